@@ -1,0 +1,1 @@
+"""Handlers ready to use."""

@@ -1,0 +1,103 @@
+"""What is said to a client: a frozen value, turned into bytes in one place.
+
+A reply is a code (RFC 5321 4.2), an enhanced status code (RFC 3463) and a text of one line or more. The exceptions
+`Reject`, `Defer` and `Disconnect` carry one; a hook raises them to say no.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+# RFC 5321 4.2: Reply-code = %x32-35 %x30-35 %x30-39. RFC 3463 2: status-code = class "." subject "." detail
+_ENHANCED = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}")
+# RFC 5321 4.2: textstring = 1*(%d09 / %d32-126). What is outside (CR and LF above all) must never reach the wire.
+_NOT_TEXT = re.compile(r"[^\t\x20-\x7e]")
+# RFC 5321 4.5.3.1.5: a reply line is at most 512 octets with code and CRLF.
+_LINE_LENGTH = 480
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One reply: `code` 200 to 599, `enhanced` such as "2.1.0" or "" for none, `text` with "\\n" between lines.
+
+    Raises ValueError for a code or an enhanced status code that RFC 5321 and 3463 do not allow, or for an enhanced
+    code whose class is not that of the code. Characters that may not stand in a reply are sent as "?".
+    """
+
+    code: int
+    enhanced: str = ""
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        if not (200 <= self.code <= 599 and self.code // 10 % 10 <= 5):
+            raise ValueError(f"not a reply code: {self.code}")
+        if self.enhanced:
+            if not _ENHANCED.fullmatch(self.enhanced):
+                raise ValueError(f"not an enhanced status code: {self.enhanced!r}")
+            if self.enhanced[0] != str(self.code)[0]:
+                raise ValueError(f"enhanced status code {self.enhanced} does not fit reply code {self.code}")
+
+    @property
+    def accepted(self) -> bool:
+        """Whether this is a yes: 2xx or 3xx."""
+        return self.code < 400
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (str(self.code), self.enhanced, self.text.replace("\n", " / ")) if part)
+
+    def encode(self) -> bytes:
+        """The bytes on the wire, each line ended by CRLF (RFC 5321 4.2.1; the enhanced code on each: RFC 2034 4)."""
+        return _encode(self.code, self.enhanced, self.text)
+
+
+@lru_cache(maxsize=1024)
+def _encode(code: int, enhanced: str, text: str) -> bytes:
+    prefix = f"{enhanced} " if enhanced else ""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        line = _NOT_TEXT.sub("?", line)
+        lines.extend(line[at : at + _LINE_LENGTH] for at in range(0, len(line) or 1, _LINE_LENGTH))
+    wire = [f"{code}-{prefix}{line}\r\n" for line in lines[:-1]]
+    wire.append(f"{code} {prefix}{lines[-1]}\r\n")
+    return "".join(wire).encode("ascii")
+
+
+class ReplyError(Exception):
+    """A no, with the reply to give. Raise one of its kinds: `Reject`, `Defer`, `Disconnect`."""
+
+    default = Reply(550, "5.0.0", "Refused")
+    classes = (4, 5)
+
+    def __init__(self, code: int | None = None, enhanced: str | None = None, text: str | None = None) -> None:
+        """`ValueError` when the code is not one that this kind of refusal may carry."""
+        if code is None:
+            code, enhanced = self.default.code, enhanced or self.default.enhanced
+        if code // 100 not in self.classes:
+            raise ValueError(f"{type(self).__name__} takes a code of {self.classes[0]}xx, not {code}")
+        if enhanced is None:
+            enhanced = f"{code // 100}.0.0"
+        self.reply = Reply(code, enhanced, self.default.text if text is None else text)
+        super().__init__(str(self.reply))
+
+
+class Reject(ReplyError):
+    """A permanent no (5xx): the sender should not try again. `Reject(550, "5.1.1", "No such user here")`."""
+
+    default = Reply(550, "5.7.1", "Refused")
+    classes = (5,)
+
+
+class Defer(ReplyError):
+    """A no for now (4xx): the sender should try later. `Defer(451, "4.3.0", "Database is away")`."""
+
+    default = Reply(451, "4.3.0", "Try again later")
+    classes = (4,)
+
+
+class Disconnect(ReplyError):
+    """A no, after which the connection is closed. `Disconnect()` says 421, `Disconnect(554, "5.7.1", "...")` that."""
+
+    default = Reply(421, "4.7.0", "Closing connection")
+    classes = (4, 5)

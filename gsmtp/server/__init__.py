@@ -1,0 +1,1 @@
+"""Drives the protocol on real connections, inside a gevent worker."""

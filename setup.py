@@ -1,0 +1,44 @@
+"""Packaging of gsmtp; the build system and the tools' settings stand in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+_found = re.search(r'^__version__ = "([^"]+)"', (HERE / "gsmtp" / "__init__.py").read_text(), re.M)
+assert _found is not None
+VERSION = _found[1]
+
+setup(
+    name="gsmtp",
+    version=VERSION,
+    description="gunicorn for mail: a preforking gevent SMTP server that hands mail to your Python class",
+    long_description=(HERE / "README.rst").read_text(),
+    long_description_content_type="text/x-rst",
+    license="BSD-2-Clause",
+    python_requires=">=3.11",
+    packages=find_packages(include=["gsmtp", "gsmtp.*", "workers", "workers.*"]),
+    package_data={"gsmtp": ["py.typed"], "workers": ["py.typed"]},
+    install_requires=["gevent>=24.2", "psutil>=5.9", "dnspython>=2.6"],
+    extras_require={
+        "test": [
+            "pytest>=8",
+            "hypothesis>=6.100",
+            "ruff>=0.6",
+            "mypy>=1.10",
+            "types-psutil>=5.9",
+        ],
+    },
+    entry_points={"console_scripts": ["gsmtp-master=gsmtp.cli:main"]},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "License :: OSI Approved :: BSD License",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Communications :: Email :: Mail Transport Agents",
+        "Typing :: Typed",
+    ],
+)

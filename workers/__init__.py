@@ -1,0 +1,1 @@
+"""Preforked gevent worker processes for any socket protocol. Knows nothing of mail."""

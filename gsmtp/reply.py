@@ -7,8 +7,7 @@ A reply is a code (RFC 5321 4.2), an enhanced status code (RFC 3463) and a text 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 
 # RFC 5321 4.2: Reply-code = %x32-35 %x30-35 %x30-39. RFC 3463 2: status-code = class "." subject "." detail
 _ENHANCED = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}")
@@ -29,6 +28,7 @@ class Reply:
     code: int
     enhanced: str = ""
     text: str = ""
+    _wire: bytes = field(default=b"", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not (200 <= self.code <= 599 and self.code // 10 % 10 <= 5):
@@ -49,26 +49,25 @@ class Reply:
 
     def encode(self) -> bytes:
         """The bytes on the wire, each line ended by CRLF (RFC 5321 4.2.1; the enhanced code on each: RFC 2034 4)."""
-        return _encode(self.code, self.enhanced, self.text)
+        return self._wire or self._encode()
 
-
-@lru_cache(maxsize=1024)
-def _encode(code: int, enhanced: str, text: str) -> bytes:
-    prefix = f"{enhanced} " if enhanced else ""
-    lines: list[str] = []
-    for line in text.split("\n"):
-        line = _NOT_TEXT.sub("?", line)
-        lines.extend(line[at : at + _LINE_LENGTH] for at in range(0, len(line) or 1, _LINE_LENGTH))
-    wire = [f"{code}-{prefix}{line}\r\n" for line in lines[:-1]]
-    wire.append(f"{code} {prefix}{lines[-1]}\r\n")
-    return "".join(wire).encode("ascii")
+    def _encode(self) -> bytes:
+        prefix = f"{self.enhanced} " if self.enhanced else ""
+        lines: list[str] = []
+        for line in self.text.split("\n"):
+            line = _NOT_TEXT.sub("?", line)
+            lines.extend(line[at : at + _LINE_LENGTH] for at in range(0, len(line) or 1, _LINE_LENGTH))
+        wire = [f"{self.code}-{prefix}{line}\r\n" for line in lines[:-1]]
+        wire.append(f"{self.code} {prefix}{lines[-1]}\r\n")
+        object.__setattr__(self, "_wire", "".join(wire).encode("ascii"))
+        return self._wire
 
 
 class ReplyError(Exception):
     """A no, with the reply to give. Raise one of its kinds: `Reject`, `Defer`, `Disconnect`."""
 
     default = Reply(550, "5.0.0", "Refused")
-    classes = (4, 5)
+    classes: tuple[int, ...] = (4, 5)
 
     def __init__(self, code: int | None = None, enhanced: str | None = None, text: str | None = None) -> None:
         """`ValueError` when the code is not one that this kind of refusal may carry."""
@@ -86,18 +85,18 @@ class Reject(ReplyError):
     """A permanent no (5xx): the sender should not try again. `Reject(550, "5.1.1", "No such user here")`."""
 
     default = Reply(550, "5.7.1", "Refused")
-    classes = (5,)
+    classes: tuple[int, ...] = (5,)
 
 
 class Defer(ReplyError):
     """A no for now (4xx): the sender should try later. `Defer(451, "4.3.0", "Database is away")`."""
 
     default = Reply(451, "4.3.0", "Try again later")
-    classes = (4,)
+    classes: tuple[int, ...] = (4,)
 
 
 class Disconnect(ReplyError):
     """A no, after which the connection is closed. `Disconnect()` says 421, `Disconnect(554, "5.7.1", "...")` that."""
 
     default = Reply(421, "4.7.0", "Closing connection")
-    classes = (4, 5)
+    classes: tuple[int, ...] = (4, 5)

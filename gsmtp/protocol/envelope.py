@@ -1,0 +1,120 @@
+"""Who is talking (`Session`), what is being sent (`Envelope`), to whom (`Recipient`): what hooks get to see.
+
+The protocol makes these and a hook reads them. A hook's own data goes on `.state`, one namespace each for the life of
+the connection, the transaction and the recipient. A reset does not clean an envelope: it drops it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+from gsmtp.protocol.address import Mailbox
+from gsmtp.reply import Reply
+
+Address = tuple[Any, ...] | str | None
+
+
+class _Stateful:
+    """`.state`: a namespace made when it is first asked for, because most sessions never ask."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self) -> None:
+        self._state: Any = None
+
+    @property
+    def state(self) -> Any:
+        """The handler's own namespace: set and read any attribute."""
+        if self._state is None:
+            self._state = SimpleNamespace()
+        return self._state
+
+
+class Session(_Stateful):
+    """One connection, from accept to close.
+
+    `id` is unique; `peer` and `local` are socket addresses, (host, port, ...) or a path; `listener` is the name of
+    the bound address; `helo` is what the client called itself, "" before that; `esmtp` tells EHLO from HELO; `tls`,
+    `user` and `proxy` are None until TLS, AUTH or a proxy set them.
+    """
+
+    __slots__ = ("esmtp", "helo", "id", "listener", "local", "peer", "proxy", "tls", "user")
+
+    def __init__(self, id: str, peer: Address = None, local: Address = None, listener: str = "") -> None:
+        super().__init__()
+        self.id = id
+        self.peer = peer
+        self.local = local
+        self.listener = listener
+        self.helo = ""
+        self.esmtp = False
+        self.tls: Any = None
+        self.user: str | None = None
+        self.proxy: Any = None
+
+    @property
+    def protocol(self) -> str:
+        """The transmission type for trace headers (RFC 3848): SMTP, ESMTP, ESMTPS, ESMTPA or ESMTPSA."""
+        if not self.esmtp:
+            return "SMTP"
+        return f"ESMTP{'S' if self.tls is not None else ''}{'A' if self.user is not None else ''}"
+
+
+class Recipient(_Stateful):
+    """One forward-path that was accepted, or is being decided.
+
+    `address` as the client gave it, `local` unquoted, `domain` in lower case and "" for a bare postmaster;
+    `parameters` typed by the extension that defines them.
+    """
+
+    __slots__ = ("address", "domain", "local", "parameters", "result")
+
+    def __init__(self, mailbox: Mailbox, parameters: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.address = mailbox.address
+        self.local = mailbox.local
+        self.domain = mailbox.domain
+        self.parameters = parameters
+        self.result: Reply | None = None
+
+    def reject(self, code: int = 550, enhanced: str = "5.0.0", text: str = "Refused") -> None:
+        """From `on_message`: this recipient does not get the message, for good. ValueError if not 5xx."""
+        self.result = _refusal(5, code, enhanced, text)
+
+    def defer(self, code: int = 451, enhanced: str = "4.3.0", text: str = "Try again later") -> None:
+        """From `on_message`: this recipient does not get the message now. ValueError if not 4xx."""
+        self.result = _refusal(4, code, enhanced, text)
+
+    def __repr__(self) -> str:
+        return f"Recipient({self.address!r})"
+
+
+def _refusal(kind: int, code: int, enhanced: str, text: str) -> Reply:
+    if code // 100 != kind:
+        raise ValueError(f"a code of {kind}xx is needed here, not {code}")
+    return Reply(code, enhanced, text)
+
+
+class Envelope(_Stateful):
+    """One mail transaction: from MAIL to the end of its content.
+
+    `id` is unique and names the message in logs and trace headers; `sender` is the reverse-path, "" for the null one;
+    `parameters` are MAIL's, typed: SIZE an int, BODY "7BIT" or "8BITMIME", SMTPUTF8 True.
+    """
+
+    __slots__ = ("id", "parameters", "recipients", "sender", "sender_domain", "sender_local", "session")
+
+    def __init__(self, id: str, session: Session, mailbox: Mailbox, parameters: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.id = id
+        self.session = session
+        self.sender = mailbox.address
+        self.sender_local = mailbox.local
+        self.sender_domain = mailbox.domain
+        self.parameters = parameters
+        self.recipients: list[Recipient] = []
+
+    def __repr__(self) -> str:
+        return f"Envelope({self.id!r}, {self.sender!r}, {self.recipients!r})"

@@ -1,0 +1,179 @@
+"""Lines, end of data, dots and bare newlines: the only file that knows CRLF.
+
+`LineReader` cuts the client's octets into command lines, `DotReader` finds the content after DATA. They promise that
+the result does not depend on how the octets were sliced, that memory stays within the limits given, and that only
+CRLF.CRLF ends the content, whatever is done with bare newlines. A server that lets LF.CRLF or LF.LF end it can be
+made to see two messages where the sender's server saw one ("SMTP smuggling"), so the end is sought in the octets as
+they came, before a newline is mended. And a refusal waits for that end: what stands in a content is never a command.
+"""
+
+from __future__ import annotations
+
+import re
+from codecs import latin_1_decode
+from enum import Enum
+from io import IncrementalNewlineDecoder
+from typing import Literal
+
+BareNewlines = Literal["reject", "accept", "fix", "strip"]
+
+_END_OF_DATA = b"\r\n.\r\n"
+# Proper prefixes of the end of data, longest first: what may have to wait for the next octets.
+_UNDECIDED = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")
+_BARE_NEWLINE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
+
+
+class LineFault(Enum):
+    """Why a command line is no line."""
+
+    TOO_LONG = "line too long"
+    ENDLESS = "line without end"
+    BARE_NEWLINE = "bare CR or LF"
+
+
+class LineReader:
+    """Command lines out of octets. `limit`: octets of a line with its CRLF (RFC 5321 4.5.3.1.4).
+
+    An over-long line is one fault, not several commands: it is skipped to its end. One that goes on for sixteen
+    times the limit is reported at once as ENDLESS, because its end may never come.
+    """
+
+    __slots__ = ("_accept_bare", "_at", "_buffer", "_limit", "_skipped")
+
+    def __init__(self, limit: int, accept_bare: bool) -> None:
+        self._buffer = b""
+        self._at = 0
+        self._limit = limit
+        self._accept_bare = accept_bare
+        self._skipped = 0
+
+    def feed(self, data: bytes) -> None:
+        """Append octets."""
+        if self._at == len(self._buffer):
+            self._buffer = data
+        else:
+            self._buffer = self._buffer[self._at :] + data
+        self._at = 0
+
+    def take(self) -> bytes:
+        """All octets that are not yet read, for whoever reads content."""
+        rest = self._buffer[self._at :] if self._at else self._buffer
+        self._buffer = b""
+        self._at = 0
+        return rest
+
+    @property
+    def pending(self) -> bool:
+        """Whether octets are waiting."""
+        return self._at < len(self._buffer)
+
+    def line(self) -> bytes | LineFault | None:
+        """The next line without its CRLF, what is wrong with it, or None when its end has not come."""
+        buffer, start = self._buffer, self._at
+        end = buffer.find(b"\n", start)
+        if end < 0:
+            if self._skipped or len(buffer) - start >= self._limit:
+                self._skipped += len(self.take())
+                if self._skipped > 16 * self._limit:
+                    return LineFault.ENDLESS
+            return None
+        self._at = end + 1
+        if self._skipped or end + 1 - start > self._limit:
+            self._skipped = 0
+            return LineFault.TOO_LONG
+        if end > start and buffer[end - 1] == 13:
+            line = buffer[start : end - 1]
+        elif self._accept_bare:
+            line = buffer[start:end]
+        else:
+            return LineFault.BARE_NEWLINE
+        return LineFault.BARE_NEWLINE if b"\r" in line else line
+
+
+def _only_crlf(content: bytes) -> bool:
+    # The newline decoder notes which newlines it has seen, in one pass where three counts would do the same.
+    seen = IncrementalNewlineDecoder(None, False)
+    seen.decode(latin_1_decode(content)[0], True)
+    return seen.newlines in ("\r\n", None)
+
+
+class ContentFault(Enum):
+    """Why a content was not kept."""
+
+    TOO_LARGE = "content too large"
+    LINE_TOO_LONG = "line too long in content"
+    BARE_NEWLINE = "bare CR or LF in content"
+
+
+class DotReader:
+    """The content between 354 and CRLF.CRLF, with its dots unstuffed (RFC 5321 4.5.2).
+
+    `max_size`, `max_line`: octets, 0 for no limit; a line counts its CRLF. `fault` tells why the content cannot be
+    accepted; from then on it is read on to its end and nothing of it is given out. `size`: octets given out so far.
+
+    Bare newlines: "reject" makes them a fault, "accept" keeps them as they are, "fix" makes each a CRLF, "strip"
+    removes them. Dots are unstuffed after CRLF only, in every mode.
+    """
+
+    __slots__ = ("_begun", "_line", "_max_line", "_max_size", "_newlines", "_tail", "fault", "size")
+
+    def __init__(self, newlines: BareNewlines, max_size: int = 0, max_line: int = 0) -> None:
+        self._newlines = newlines
+        self._max_size = max_size
+        self._max_line = max_line
+        self._line = 0
+        # The CRLF of the DATA line counts for the first line of the content, so that ".\r\n" alone is an empty one.
+        self._tail = b"\r\n"
+        self._begun = False
+        self.fault: ContentFault | None = None
+        self.size = 0
+
+    def read(self, data: bytes) -> tuple[bytes, bytes | None]:
+        """Content that is certain, and what follows the end of data (b"" too) or None when the end has not come."""
+        data = self._tail + data
+        rest: bytes | None = None
+        # One search serves for the end and for stuffed dots: most contents have no dot at the start of a line.
+        dot = data.find(b"\r\n.")
+        end = data.find(_END_OF_DATA, dot) if dot >= 0 else -1
+        if end >= 0:
+            content, rest = data[: end + 2], data[end + 5 :]
+        else:
+            keep = 0
+            if data[-1:] in b"\r\n.":
+                keep = next((len(part) for part in _UNDECIDED if data.endswith(part)), 0)
+            content = data[: len(data) - keep]
+            self._tail = data[len(data) - keep :]
+        # A piece never ends between CR and LF nor within CRLF-dot, so each can be judged alone.
+        if self.fault is None and content:
+            content = self._decode(content, 0 <= dot < len(content) - 2)
+        return (b"" if self.fault else content), rest
+
+    def _decode(self, content: bytes, dots: bool) -> bytes:
+        if self._max_line and self._too_long(content):
+            self.fault = ContentFault.LINE_TOO_LONG
+        if dots:
+            content = content.replace(b"\r\n.", b"\r\n")
+        if not self._begun:
+            self._begun = True
+            content = content[2:]
+        if self._newlines != "accept" and not _only_crlf(content):
+            content = self._mend(content)
+        self.size += len(content)
+        if self._max_size and self.size > self._max_size and self.fault is None:
+            self.fault = ContentFault.TOO_LARGE
+        return content
+
+    def _mend(self, content: bytes) -> bytes:
+        if self._newlines == "fix":
+            return _BARE_NEWLINE.sub(b"\r\n", content)
+        if self._newlines == "strip":
+            return _BARE_NEWLINE.sub(b"", content)
+        self.fault = self.fault or ContentFault.BARE_NEWLINE
+        return content
+
+    def _too_long(self, content: bytes) -> bool:
+        # The virtual CRLF before the first line counts for no line.
+        lines = (content if self._begun else content[2:]).split(b"\r\n")
+        first = self._line + len(lines[0]) + 2
+        self._line = len(lines[-1]) + (self._line if len(lines) == 1 else 0)
+        return max(first, *(len(line) + 2 for line in lines)) > self._max_line

@@ -1,0 +1,40 @@
+"""Every reply that the protocol itself gives, named once."""
+
+from __future__ import annotations
+
+from gsmtp.protocol.framing import ContentFault, LineFault
+from gsmtp.reply import Reply
+
+OK = Reply(250, "2.0.0", "Ok")
+SENDER_OK = Reply(250, "2.1.0", "Sender ok")
+RECIPIENT_OK = Reply(250, "2.1.5", "Recipient ok")
+GO_AHEAD = Reply(354, "", "End data with <CR><LF>.<CR><LF>")
+ACCEPTED = Reply(250, "2.0.0", "Message accepted")
+BYE = Reply(221, "2.0.0", "Bye")
+HELP = Reply(214, "2.0.0", "Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY EXPN HELP QUIT\nSee RFC 5321")
+CANNOT_VERIFY = Reply(252, "2.0.0", "Cannot verify, but will take mail and try to deliver it")
+NO_EXPN = Reply(502, "5.5.1", "EXPN is not offered")
+UNKNOWN = Reply(500, "5.5.1", "Command not recognized")
+NOT_UTF8 = Reply(500, "5.5.2", "Neither ASCII nor UTF-8")
+NO_ARGUMENT = Reply(501, "5.5.4", "This command takes no argument")
+MAIL_SYNTAX = Reply(501, "5.5.4", "Syntax: MAIL FROM:<address>")
+RCPT_SYNTAX = Reply(501, "5.5.4", "Syntax: RCPT TO:<address>")
+HELLO_FIRST = Reply(503, "5.5.1", "Say EHLO or HELO first")
+MAIL_FIRST = Reply(503, "5.5.1", "MAIL first")
+NESTED_MAIL = Reply(503, "5.5.1", "A transaction is open: finish it, or RSET")
+NO_RECIPIENTS = Reply(554, "5.5.1", "No valid recipients")
+NEEDS_SMTPUTF8 = Reply(553, "5.6.7", "Address is not ASCII and SMTPUTF8 was not asked for")
+TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients, send the others in another transaction")
+TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors")
+TOO_MANY_COMMANDS = Reply(421, "4.7.0", "Too many commands without mail")
+TOO_MANY_TRANSACTIONS = Reply(421, "4.7.0", "Too many transactions in one connection, connect again")
+LINE_FAULTS = {
+    LineFault.TOO_LONG: Reply(500, "5.5.2", "Line too long"),
+    LineFault.ENDLESS: Reply(421, "4.7.0", "Line without end"),
+    LineFault.BARE_NEWLINE: Reply(500, "5.5.2", "Bare CR or LF: lines end with CRLF"),
+}
+CONTENT_FAULTS = {
+    ContentFault.TOO_LARGE: Reply(552, "5.3.4", "Message too large"),
+    ContentFault.LINE_TOO_LONG: Reply(554, "5.6.0", "Line too long in message"),
+    ContentFault.BARE_NEWLINE: Reply(554, "5.6.0", "Bare CR or LF in message: lines end with CRLF"),
+}

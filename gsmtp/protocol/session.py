@@ -76,7 +76,7 @@ class ServerSession:
     """One SMTP session. `asks` names what must be decided outside: of connect, helo, ehlo, mail, rcpt, vrfy, command.
 
     `content` is always handed out. What is not in `asks` is answered here with the usual yes.
-    `new_id` gives the id of an envelope.
+    `new_id` gives the id of an envelope. `quit` tells whether the client has said QUIT.
     """
 
     __slots__ = (
@@ -94,6 +94,7 @@ class ServerSession:
         "_queue",
         "_transactions",
         "envelope",
+        "quit",
         "session",
         "state",
     )
@@ -119,6 +120,7 @@ class ServerSession:
         self.session = session
         self.envelope: Envelope | None = None
         self.state = _CONNECTED
+        self.quit = False
 
     # The three calls that drive it
 
@@ -331,7 +333,7 @@ class ServerSession:
             # RFC 5321 4.5.3.1.10: 452, and the client sends the rest in another transaction. A pipelining client may
             # have sent as many again before it could know; one that goes on after that does not listen.
             self._overshoot += 1
-            deaf = self._overshoot > options.max_recipients
+            deaf = self._overshoot > options.max_recipient_overshoot
             self._refuse(verb, replies.TOO_MANY_COMMANDS if deaf else replies.TOO_MANY_RECIPIENTS)
             return
         self._ask("rcpt", Rcpt(envelope, Recipient(mailbox, parameters)), replies.RECIPIENT_OK, self._rcpt_decided)
@@ -414,6 +416,7 @@ class ServerSession:
             self._refuse(verb, replies.NO_ARGUMENT)
             return
         self._say(replies.BYE)
+        self.quit = True
         self.state = _CLOSED
 
     def _unknown(self, verb: str, argument: str) -> None:

@@ -1,0 +1,86 @@
+"""Log lines: text or JSON, one line per event, and nothing a client says can make a second one.
+
+A record is a name and fields; `session` and `message` carry the ids by which lines belong together. Text values that
+are not plain are quoted and escaped as JSON strings, in both formats. Only formatting happens here, so that master and
+workers share it; workers write through `gsmtp.server.eventlog`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Literal, TextIO
+
+Format = Literal["text", "json"]
+
+_PLAIN = re.compile(r"[A-Za-z0-9@._:<>/+\[\]*(),\-]+")
+_second = -1
+_stamp = ""
+
+
+def timestamp(now: float) -> str:
+    """RFC 3339 in UTC with milliseconds; `now` in seconds since the epoch."""
+    global _second, _stamp
+    second = int(now)
+    if second != _second:
+        _second, _stamp = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+    return f"{_stamp}.{int(now * 1000) % 1000:03d}Z"
+
+
+def _quoted(value: Any) -> str:
+    if value.__class__ is str:
+        return value if _PLAIN.fullmatch(value) else json.dumps(value)
+    if isinstance(value, list | tuple):
+        text = ",".join(map(str, value))
+        return text if _PLAIN.fullmatch(text) else json.dumps(text)
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return str(value) if isinstance(value, int) else json.dumps(str(value))
+
+
+def line(format: Format, now: float, origin: str, event: str, fields: Mapping[str, Any]) -> str:
+    """One line with its end. `origin` names the process: "master", "worker-1"."""
+    if format == "json":
+        record = {"time": timestamp(now), "process": origin, "event": event, **fields}
+        return json.dumps(record, default=str) + "\n"
+    parts = [timestamp(now), origin, event]
+    parts.extend([f"{name}={_quoted(value)}" for name, value in fields.items()])
+    return " ".join(parts) + "\n"
+
+
+class RecordFormatter(logging.Formatter):
+    """Records of the standard library's logging, in the same shape. A traceback is a field of the line."""
+
+    def __init__(self, format: Format, origin: str) -> None:
+        super().__init__()
+        self._format = format
+        self._origin = origin
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line; for text, a traceback follows on lines that begin with white space."""
+        fields: dict[str, Any] = dict(getattr(record, "fields", {}))
+        fields["level"] = record.levelname.lower()
+        fields["text"] = record.getMessage()
+        trace = self.formatException(record.exc_info) if record.exc_info else ""
+        if trace and self._format == "json":
+            fields["traceback"] = trace
+        text = line(self._format, record.created, self._origin, record.name, fields).rstrip("\n")
+        if trace and self._format == "text":
+            text += "".join(f"\n    {json.dumps(row)[1:-1]}" for row in trace.splitlines())
+        return text
+
+
+def configure(format: Format, origin: str, level: str, handler: logging.Handler | None = None) -> None:
+    """Make the root logger write lines of this shape, to standard error unless a handler is given."""
+    stream: TextIO = sys.stderr
+    handler = handler or logging.StreamHandler(stream)
+    handler.setFormatter(RecordFormatter(format, origin))
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level.upper())

@@ -1,0 +1,284 @@
+"""One connection from banner to close: when to read, when to write, how long to wait.
+
+It runs in a greenlet of its own, which alone touches the transport. What comes from outside is thrown into that
+greenlet from the event loop, and only while it waits: `DeadlineExceeded` by the sweep, `Ended` by a drain or a quick
+stop. Neither can come between a stored message and its reply, because nothing waits there.
+"""
+
+from __future__ import annotations
+
+import logging
+from enum import Enum
+from time import monotonic
+from typing import Any
+
+import gevent
+from greenlet import GreenletExit
+
+from gsmtp.protocol import events
+from gsmtp.protocol.envelope import Session
+from gsmtp.protocol.session import State
+from gsmtp.reply import Reply
+from gsmtp.server.dialogue import Answer, Dialogue, Hook
+from gsmtp.server.hooks import DeadlineExceeded
+from gsmtp.server.sweep import NEVER
+from gsmtp.server.terms import Terms
+from gsmtp.server.trace import address_literal
+from gsmtp.server.transport import ConnectionLost, Transport
+
+logger = logging.getLogger("gsmtp.server")
+
+_SHUTTING_DOWN = Reply(421, "4.3.2", "Service shutting down, try again")
+_TIMED_OUT = Reply(421, "4.4.2", "Timeout, closing connection")
+_STUCK = Reply(421, "4.3.0", "Service not available")
+# A hook that caught its deadline hears of it again after so many seconds, and so often; then its client is let go.
+_REMIND, _PATIENCE = 1.0, 5
+_LINGER_OCTETS = 1 << 20
+
+
+class Phase(Enum):
+    """What the greenlet is at, as far as those outside must know."""
+
+    BUSY = "busy"
+    READING = "reading"
+    WRITING = "writing"
+    HOOK = "hook"
+    LINGERING = "lingering"
+
+
+_BUSY, _READING, _WRITING, _HOOK = Phase.BUSY, Phase.READING, Phase.WRITING, Phase.HOOK
+_CONTENT = State.CONTENT
+
+
+class Ended(ConnectionLost):
+    """The session is to end now, with this last word."""
+
+    def __init__(self, reply: Reply, reason: str) -> None:
+        super().__init__(reason)
+        self.reply = reply
+
+
+class Connection:
+    """`deadline`: when the present wait becomes too long, for the sweep."""
+
+    __slots__ = (
+        "_abandoned",
+        "_dialogue",
+        "_draining_since",
+        "_greenlet",
+        "_lost",
+        "_phase",
+        "_protocol",
+        "_reminders",
+        "_terms",
+        "_transport",
+        "deadline",
+    )
+
+    def __init__(self, terms: Terms, transport: Transport, session: Session) -> None:
+        self._terms = terms
+        self._transport = transport
+        self._dialogue = Dialogue(self, terms, session)
+        self._protocol = self._dialogue.protocol
+        self._greenlet = gevent.getcurrent()
+        self._phase = _BUSY
+        self._reminders = 0
+        self._abandoned = False
+        self._lost: ConnectionLost | None = None
+        self._draining_since: float | None = None
+        self.deadline = NEVER
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether an envelope is open."""
+        return self._protocol.envelope is not None
+
+    def run(self) -> None:
+        """Converse until the session ends, whatever ends it; free everything."""
+        log, session = self._terms.log, self._dialogue.session
+        began = monotonic()
+        if log.enabled:
+            log.event("connect", session=session.id, peer=shown(session.peer), listener=self._terms.listener)
+        reason = "server error"
+        try:
+            reason = self._converse()
+        except GreenletExit:
+            reason = "killed"
+        except Exception:
+            logger.exception("session failed", extra={"fields": {"session": session.id}})
+        finally:
+            self._phase = _BUSY
+            self.deadline = NEVER
+            self._transport.close()
+            self._dialogue.end(reason)
+            if log.enabled:
+                messages, seconds = self._dialogue.messages, monotonic() - began
+                log.event("disconnect", session=session.id, reason=reason, messages=messages, seconds=seconds)
+
+    def _converse(self) -> str:
+        try:
+            reason = self._loop()
+        except Ended as end:
+            self._protocol.shut_down(end.reply)
+            reason = str(end)
+        except ConnectionLost as lost:
+            hooks = self._terms.hooks
+            if hooks.on_error is not None:
+                hooks.tell(hooks.on_error, self._dialogue.session.id, self._dialogue.session, lost)
+            return "abandoned" if self._abandoned else str(lost)
+        try:
+            self._flush()
+            if reason != "quit" or self._protocol.unread:
+                self._linger()
+        except ConnectionLost:
+            pass
+        return reason
+
+    def _loop(self) -> str:
+        protocol, react = self._protocol, self._dialogue.react
+        next_event = protocol.next_event
+        while True:
+            if self._draining_since is not None and protocol.envelope is None:
+                raise Ended(_SHUTTING_DOWN, "drain")
+            event = next_event()
+            if event is events.NEED_DATA:
+                self.fill()
+            elif event is events.CLOSED:
+                return "quit" if protocol.quit else "sent away"
+            else:
+                react(event)
+
+    # Waiting: for the client, for a hook
+
+    def fill(self) -> None:
+        """Send what is to be sent, and give the protocol more octets. Raises ConnectionLost, Ended."""
+        if self._lost is not None:
+            raise self._lost
+        within_hook = self._phase is _HOOK
+        try:
+            self._protocol.receive(self._exchange())
+        except ConnectionLost as lost:
+            # A hook that reads the content may catch this; it holds all the same.
+            self._lost = lost
+            raise
+        if within_hook:
+            self.deadline = monotonic() + self._terms.timing.message
+            self._phase = _HOOK
+
+    def _exchange(self) -> bytes:
+        self._flush()
+        timing = self._terms.timing
+        content = self._protocol.state is _CONTENT
+        now = monotonic()
+        if self._draining_since is None:
+            self.deadline = now + (timing.content if content else timing.command)
+        elif content:
+            self.deadline = min(now + timing.drain_silence, self._draining_since + timing.drain_content)
+        else:
+            self.deadline = self._draining_since + timing.drain_transaction
+        self._phase = _READING
+        try:
+            data = self._transport.read()
+        except DeadlineExceeded:
+            if self._draining_since is not None:
+                raise Ended(_SHUTTING_DOWN, "drain") from None
+            raise Ended(_TIMED_OUT, "timeout") from None
+        finally:
+            self._phase = _BUSY
+        if not data:
+            raise ConnectionLost("closed by client")
+        return data
+
+    def _flush(self) -> None:
+        data = self._protocol.data_to_send()
+        if data:
+            self.deadline = monotonic() + self._terms.timing.write
+            self._phase = _WRITING
+            try:
+                self._transport.write(data)
+            except DeadlineExceeded:
+                raise ConnectionLost("client takes no replies") from None
+            finally:
+                self._phase = _BUSY
+
+    def run_hook(self, hook: Hook, timeout: float, *arguments: Any) -> tuple[Answer, bool]:
+        """See Line. The deadline is thrown into the hook, which may be anywhere in its own code."""
+        self._reminders = 0
+        self.deadline = monotonic() + timeout
+        self._phase = _HOOK
+        try:
+            answer = self._terms.hooks.call(hook, self._dialogue.session.id, *arguments)
+        finally:
+            self._phase = _BUSY
+        if self._abandoned:
+            raise ConnectionLost("abandoned")
+        if self._lost is not None:
+            raise self._lost
+        return answer
+
+    def _linger(self) -> None:
+        # Closing while octets are unread resets the connection, and the reset can overtake the last reply.
+        self._transport.finish_writing()
+        self.deadline = monotonic() + self._terms.timing.linger
+        self._phase = Phase.LINGERING
+        left = _LINGER_OCTETS
+        try:
+            while left > 0 and (data := self._transport.read()):
+                left -= len(data)
+        except DeadlineExceeded:
+            pass
+        finally:
+            self._phase = _BUSY
+
+    # From outside; all of these are called in the hub
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        self.deadline = NEVER
+        if self._phase is _HOOK:
+            self._reminders += 1
+            if self._reminders > _PATIENCE:
+                gevent.spawn(self._abandon)
+                return
+            self.deadline = monotonic() + _REMIND
+        elif self._phase is _BUSY:
+            return
+        self._greenlet.throw(DeadlineExceeded())
+
+    def drain(self) -> None:
+        """End at once when idle, else as soon as the transaction is over or its time is."""
+        self._draining_since = now = monotonic()
+        if self._phase is not _READING:
+            return
+        timing = self._terms.timing
+        if self._protocol.envelope is None:
+            self._greenlet.throw(Ended(_SHUTTING_DOWN, "drain"))
+        elif self._protocol.state is _CONTENT:
+            self.deadline = min(self.deadline, now + timing.drain_silence)
+        else:
+            self.deadline = min(self.deadline, now + timing.drain_transaction)
+
+    def stop(self) -> None:
+        """End at once, unless a hook is at work: what it stores is still to be answered."""
+        self._draining_since = monotonic()
+        if self._phase in (_READING, _WRITING):
+            self._greenlet.throw(Ended(_SHUTTING_DOWN, "stop"))
+
+    def _abandon(self) -> None:
+        """Let the client go although the hook will not end; its greenlet finds the transport closed."""
+        fields = {"session": self._dialogue.session.id}
+        logger.error("hook ignores its deadline, client let go", extra={"fields": fields})
+        self._abandoned = True
+        try:
+            self._transport.write(self._protocol.data_to_send() + _STUCK.encode())
+            self._transport.finish_writing()
+        except ConnectionLost:
+            pass
+        self._transport.close()
+
+
+def shown(peer: object) -> str:
+    """A socket address for logs."""
+    if isinstance(peer, tuple) and len(peer) > 1:
+        return f"{address_literal(peer)}:{peer[1]}"
+    return "unix"

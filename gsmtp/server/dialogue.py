@@ -1,0 +1,310 @@
+"""Between the protocol and the handler: each event that wants a decision calls its hook and is answered.
+
+It knows nothing of sockets and deadlines: the `Line`, which is the connection, runs the hooks under their deadline and
+brings more octets. The content goes to a spool for `on_message`, or is drawn from the line by `on_data`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import Any, Protocol
+
+from gsmtp.protocol import events
+from gsmtp.protocol.envelope import Envelope, Recipient, Session
+from gsmtp.protocol.session import ServerSession
+from gsmtp.reply import Reject, Reply
+from gsmtp.server.message import SpooledMessage
+from gsmtp.server.spool import Spool
+from gsmtp.server.terms import Terms
+
+Hook = Callable[..., Any]
+Answer = Reply | str | None
+
+_SOME_REFUSED = Reply(451, "4.3.0", "Some recipients were refused, try again")
+
+
+class Line(Protocol):
+    """What the connection does for its dialogue."""
+
+    def run_hook(self, hook: Hook, timeout: float, *arguments: Any) -> tuple[Answer, bool]:
+        """What the hook says, and whether to end the session (see Hooks.call)."""
+
+    def fill(self) -> None:
+        """Send what is to be sent, and give the protocol more octets. Raises ConnectionLost."""
+
+
+class Dialogue:
+    """One session's. `protocol` is the state machine, `messages` the number of messages accepted."""
+
+    __slots__ = ("_arrived", "_line", "_spool", "_spool_error", "_terms", "messages", "protocol", "session")
+
+    def __init__(self, line: Line, terms: Terms, session: Session) -> None:
+        self._line = line
+        self._terms = terms
+        self.session = session
+        self.protocol = ServerSession(terms.options, terms.extensions, session, terms.new_id, terms.hooks.asks)
+        self.messages = 0
+        self._spool: Spool | None = None
+        self._spool_error: OSError | None = None
+        self._arrived = 0.0
+
+    def react(self, event: events.Event) -> None:
+        """Do what `event` asks for."""
+        _REACTIONS[event.__class__](self, event)
+
+    def end(self, reason: str) -> None:
+        """The session is over: free what is held and tell the handler."""
+        self._drop_spool()
+        hooks = self._terms.hooks
+        if hooks.on_reset is not None and self.protocol.envelope is not None:
+            hooks.tell(hooks.on_reset, self.session.id, self.protocol.envelope)
+        if hooks.on_disconnect is not None:
+            hooks.tell(hooks.on_disconnect, self.session.id, self.session, reason)
+
+    # Commands
+
+    def _decide(self, event: events.Decision, hook: Hook | None, code: tuple[int, str], *arguments: Any) -> Reply:
+        """Ask the hook and answer; a text becomes a reply with `code`. Returns what was said."""
+        assert hook is not None  # the protocol asks only for what the handler has
+        said, close = self._line.run_hook(hook, self._terms.timing.hook, *arguments)
+        if isinstance(said, str):
+            said = Reply(*code, said)
+        return self.protocol.answer(event, said, close=close)
+
+    def _connected(self, event: events.Connected) -> None:
+        hook = self._terms.hooks.on_connect
+        assert hook is not None
+        said, close = self._line.run_hook(hook, self._terms.timing.hook, self.session)
+        if isinstance(said, str):
+            said = Reply(220, "", f"{self._terms.options.hostname} {said}")
+        reply = self.protocol.answer(event, said, close=close)
+        if not reply.accepted:
+            self._log_refusal("connect", reply)
+
+    def _helo(self, event: events.Helo) -> None:
+        hooks = self._terms.hooks
+        if event.esmtp:
+            reply = self._decide(
+                event, hooks.on_ehlo, (250, ""), self.session, event.domain, event.extensions
+            )
+        else:
+            reply = self._decide(event, hooks.on_helo, (250, ""), self.session, event.domain)
+        if not reply.accepted:
+            self._log_refusal("EHLO" if event.esmtp else "HELO", reply, domain=event.domain)
+
+    def _mail(self, event: events.Mail) -> None:
+        reply = self._decide(event, self._terms.hooks.on_mail, (250, "2.1.0"), event.envelope)
+        if not reply.accepted:
+            self._log_refusal("MAIL", reply, **{"from": _path(event.envelope.sender)})
+            self._reset(event.envelope)
+
+    def _rcpt(self, event: events.Rcpt) -> None:
+        envelope, recipient = event.envelope, event.recipient
+        reply = self._decide(event, self._terms.hooks.on_rcpt, (250, "2.1.5"), envelope, recipient)
+        if not reply.accepted:
+            who = {"from": _path(envelope.sender), "to": _path(recipient.address)}
+            self._log_refusal("RCPT", reply, message=envelope.id, **who)
+
+    def _vrfy(self, event: events.Vrfy) -> None:
+        self._decide(event, self._terms.hooks.on_vrfy, (250, "2.0.0"), self.session, event.verb, event.argument)
+
+    def _command(self, event: events.UnknownCommand) -> None:
+        hook = self._terms.hooks.on_command
+        self._decide(event, hook, (250, "2.0.0"), self.session, event.verb, event.argument)
+
+    def _refused(self, event: events.Refused) -> None:
+        self._log_refusal(event.verb or "command", event.reply)
+
+    def _log_refusal(self, what: str, reply: Reply, **fields: Any) -> None:
+        self._terms.log.event("refused", session=self.session.id, what=what, reply=str(reply), **fields)
+
+    def _reset(self, envelope: Envelope) -> None:
+        hooks = self._terms.hooks
+        if hooks.on_reset is not None:
+            self._line.run_hook(hooks.on_reset, self._terms.timing.hook, envelope)
+
+    def _dropped(self, event: events.Reset) -> None:
+        self._reset(event.envelope)
+
+    # Content
+
+    def _content(self, event: events.Content) -> None:
+        if self._arrived == 0.0:
+            self._arrived = monotonic()
+        if self._terms.hooks.on_data is not None:
+            self._stream(self._terms.hooks.on_data, event)
+            return
+        spool = self._spool
+        if spool is None:
+            spool = self._spool = Spool(self._terms.spool_directory, self._terms.spool_memory)
+        if self._spool_error is None:
+            try:
+                spool.write(event.data)
+                if event.last:
+                    spool.finish()
+            except OSError as error:
+                # The rest is read and thrown away: a full disk must not turn a body into commands.
+                self._spool_error = error
+                spool.close()
+        if event.last:
+            self._message(event, spool)
+
+    def _message(self, event: events.Content, spool: Spool) -> None:
+        terms, envelope = self._terms, event.envelope
+        answer: Answer
+        if self._spool_error is not None:
+            answer, close = terms.hooks.failure("spool", self.session.id, self._spool_error), False
+            self._reset(envelope)
+        else:
+            assert terms.hooks.on_message is not None
+            message = SpooledMessage(envelope, spool, terms.options.hostname)
+            answer, close = self._commit(terms.hooks.on_message, envelope, message)
+        size = spool.size
+        self._drop_spool()
+        self._answer_content(event, answer, close, size)
+
+    def _stream(self, hook: Hook, event: events.Content) -> None:
+        stream = ContentStream(self, event)
+        answer, close = self._commit(hook, event.envelope, stream)
+        last = stream.drain()
+        if last is not None:
+            self._answer_content(last, answer, close, stream.size)
+
+    def _commit(self, hook: Hook, envelope: Envelope, content: Any) -> tuple[Answer, bool]:
+        tally = self._terms.tally
+        tally.committing += 1
+        try:
+            answer, close = self._line.run_hook(hook, self._terms.timing.message, envelope, content)
+        finally:
+            tally.committing -= 1
+        if not isinstance(answer, Reply):
+            answer = _common_result(envelope.recipients) or answer
+        return answer, close
+
+    def _answer_content(self, event: events.Content, answer: Answer, close: bool, size: int) -> None:
+        terms = self._terms
+        if isinstance(answer, str):
+            answer = Reply(250, "2.0.0", answer)
+        reply = self.protocol.answer(event, answer, close=close)
+        if reply.accepted:
+            self.messages += 1
+            terms.tally.messages += 1
+            terms.tally.octets += size
+        self._log_message(event.envelope, reply, size)
+
+    def _content_refused(self, event: events.ContentRefused) -> None:
+        self._drop_spool()
+        self._log_message(event.envelope, event.reply, 0)
+        self._reset(event.envelope)
+
+    def _log_message(self, envelope: Envelope, reply: Reply, size: int) -> None:
+        terms = self._terms
+        terms.tally.refused += not reply.accepted
+        arrived, self._arrived = self._arrived, 0.0
+        if terms.log.enabled:
+            terms.log.event(
+                "message",
+                session=self.session.id,
+                message=envelope.id,
+                **{"from": _path(envelope.sender)},
+                to=[_path(recipient.address) for recipient in envelope.recipients],
+                size=size,
+                reply=str(reply),
+                seconds=monotonic() - arrived if arrived else 0.0,
+            )
+
+    def _drop_spool(self) -> None:
+        spool, self._spool, self._spool_error = self._spool, None, None
+        if spool is not None:
+            spool.close()
+
+    def next_content(self) -> events.Content | events.ContentRefused:
+        """For the stream: what comes next of the content."""
+        while True:
+            event = self.protocol.next_event()
+            if isinstance(event, events.Content):
+                return event
+            if isinstance(event, events.ContentRefused):
+                self._content_refused(event)
+                return event
+            self._line.fill()
+
+
+class ContentStream:
+    """The content as it arrives; see gsmtp.handler.Stream. `size`: octets so far.
+
+    `read` raises Reject with the reply to come when the protocol refuses the content (too large, bare newlines), and
+    ConnectionLost when the client is gone.
+    """
+
+    def __init__(self, dialogue: Dialogue, first: events.Content) -> None:
+        self._dialogue = dialogue
+        self._event: events.Content | None = first
+        self._refused: Reply | None = None
+        self._buffer = first.data
+        self.size = len(first.data)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while piece := self._piece():
+            yield piece
+
+    def read(self, size: int = -1) -> bytes:
+        """See gsmtp.handler.Stream."""
+        if size < 0:
+            return b"".join(self)
+        piece = self._piece() if size else b""
+        self._buffer = piece[size:]
+        return piece[:size]
+
+    def _piece(self) -> bytes:
+        while not self._buffer:
+            if self._refused is not None:
+                raise Reject(self._refused.code, self._refused.enhanced, self._refused.text)
+            if self._event is None or self._event.last:
+                return b""
+            self._advance()
+        piece, self._buffer = self._buffer, b""
+        return piece
+
+    def _advance(self) -> None:
+        event = self._dialogue.next_content()
+        if isinstance(event, events.Content):
+            self._event, self._buffer = event, event.data
+            self.size += len(event.data)
+        else:
+            self._event, self._refused = None, event.reply
+
+    def drain(self) -> events.Content | None:
+        """Read on to the end and throw it away. The event to answer, None when the protocol has refused."""
+        while self._event is not None and not self._event.last:
+            self._advance()
+        return self._event
+
+
+def _path(address: str) -> str:
+    return f"<{address}>"
+
+
+def _common_result(recipients: list[Recipient]) -> Reply | None:
+    """SMTP has one reply for all recipients: none refused, all refused, or the `mixed_results` setting's tempfail."""
+    refusals = [recipient.result for recipient in recipients if recipient.result is not None]
+    if not refusals:
+        return None
+    if len(refusals) < len(recipients):
+        return _SOME_REFUSED
+    return next((reply for reply in refusals if reply.code < 500), refusals[0])
+
+
+_REACTIONS: dict[type, Callable[[Dialogue, Any], None]] = {
+    events.Connected: Dialogue._connected,
+    events.Helo: Dialogue._helo,
+    events.Mail: Dialogue._mail,
+    events.Rcpt: Dialogue._rcpt,
+    events.Vrfy: Dialogue._vrfy,
+    events.UnknownCommand: Dialogue._command,
+    events.Refused: Dialogue._refused,
+    events.Reset: Dialogue._dropped,
+    events.Content: Dialogue._content,
+    events.ContentRefused: Dialogue._content_refused,
+}

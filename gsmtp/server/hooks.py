@@ -1,0 +1,132 @@
+"""Calls the handler's hooks: which exist is found out once, and every failure becomes a reply here.
+
+The exception table:
+
+    raised                                  the client gets
+    Reject, Defer, Disconnect               the reply it carries
+    OSError for a full disk, MemoryError    452 4.3.1 with a reference (421 at connect)
+    the deadline                            451 4.3.0 with a reference (421 at connect)
+    anything else, also a wrong return      451 4.3.0 with a reference (421 at connect)
+
+The reference stands beside the traceback in the log; the exception's text never reaches the client.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from greenlet import GreenletExit
+
+from gsmtp.handler import Handler
+from gsmtp.reply import Disconnect, Reply, ReplyError
+from gsmtp.server.transport import ConnectionLost
+
+logger = logging.getLogger("gsmtp.handler")
+
+HOOKS = tuple(name for name in vars(Handler) if name.startswith("on_"))
+# What the protocol has to ask about when the hook is there.
+_ASKED = ("connect", "helo", "ehlo", "mail", "rcpt", "vrfy", "command")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class DeadlineExceeded(BaseException):
+    """Thrown into a session's greenlet by the sweep. Not an Exception, and no gevent.Timeout: user code catches those."""
+
+
+class HandlerError(Exception):
+    """The handler class cannot be used; the message is one line for its author."""
+
+
+class Hooks:
+    """The hooks of one handler object: each attribute is the bound method, or None where it is not overridden."""
+
+    def __init__(self, handler: Any, new_id: Callable[[], str]) -> None:
+        """Raises HandlerError for a hook that does not exist, takes the wrong arguments, or would lose mail."""
+        self.handler = handler
+        self._new_id = new_id
+        kind = type(handler)
+        for name in sorted(dir(kind)):
+            if name.startswith("on_") and name not in HOOKS and callable(getattr(kind, name)):
+                close = difflib.get_close_matches(name, HOOKS, 1)
+                raise HandlerError(
+                    f"{kind.__name__}.{name} is no hook" + (f"; did you mean {close[0]}?" if close else "")
+                )
+        found = {name: self._resolve(name) for name in HOOKS}
+        self.on_start, self.on_stop = found["on_start"], found["on_stop"]
+        self.on_connect, self.on_disconnect = found["on_connect"], found["on_disconnect"]
+        self.on_helo, self.on_ehlo = found["on_helo"], found["on_ehlo"]
+        self.on_mail, self.on_rcpt = found["on_mail"], found["on_rcpt"]
+        self.on_data, self.on_message = found["on_data"], found["on_message"]
+        self.on_reset, self.on_vrfy = found["on_reset"], found["on_vrfy"]
+        self.on_command, self.on_error = found["on_command"], found["on_error"]
+        if (self.on_data is None) == (self.on_message is None):
+            fault = "neither on_message nor on_data: its mail would be lost"
+            if self.on_data is not None:
+                fault = "both on_message and on_data: which one gets the mail?"
+            raise HandlerError(f"{kind.__name__} has {fault}")
+        self.asks = frozenset(name for name in _ASKED if found[f"on_{name}"] is not None)
+
+    def _resolve(self, name: str) -> Callable[..., Any] | None:
+        own = getattr(type(self.handler), name, None)
+        usual = getattr(Handler, name)
+        if own is None or own is usual:
+            return None
+        hook: Callable[..., Any] = getattr(self.handler, name)
+        arguments = list(inspect.signature(usual).parameters)[1:]
+        try:
+            inspect.signature(hook).bind(*arguments)
+        except TypeError:
+            raise HandlerError(
+                f"{type(self.handler).__name__}.{name} must take ({', '.join(['self', *arguments])})"
+            ) from None
+        except ValueError:
+            pass  # no signature to be had, as with some built-ins
+        return hook
+
+    def call(self, hook: Callable[..., Any], session_id: str, *arguments: Any) -> tuple[Reply | str | None, bool]:
+        """What the hook says: a refusal, a text or None for yes; and whether the session is to end.
+
+        Raises ConnectionLost when the client is gone (a hook may read from it), and lets GreenletExit pass.
+        """
+        try:
+            result = hook(*arguments)
+            if result is None or result.__class__ is str:
+                return result, False
+            raise TypeError(f"{hook.__name__} returned {result!r:.200}, where None or a str is wanted")
+        except ReplyError as refusal:
+            return refusal.reply, isinstance(refusal, Disconnect)
+        except (ConnectionLost, GreenletExit):
+            raise
+        except BaseException as error:
+            return self.failure(hook.__name__, session_id, error, *arguments), False
+
+    def failure(self, name: str, session_id: str, error: BaseException, *arguments: Any) -> Reply:
+        """Log `error` with a reference, tell on_error, and make the reply."""
+        reference = self._new_id()
+        late = isinstance(error, DeadlineExceeded)
+        full = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _FULL)
+        fields = {"session": session_id, "reference": reference, "hook": name}
+        logger.error("hook failed%s", " at its deadline" if late else "", exc_info=error, extra={"fields": fields})
+        if self.on_error is not None and arguments:
+            session = getattr(arguments[0], "session", arguments[0])
+            self.tell(self.on_error, session_id, session, error)
+        if name == "on_connect":
+            return Reply(421, "4.3.0", f"Service not available [{reference}]")
+        if full:
+            return Reply(452, "4.3.1", f"Insufficient system storage [{reference}]")
+        return Reply(451, "4.3.0", f"{'Timed out' if late else 'Internal error'}, try again later [{reference}]")
+
+    def tell(self, hook: Callable[..., Any], session_id: str, *arguments: Any) -> None:
+        """Call a hook whose word decides nothing; a failure is logged."""
+        try:
+            hook(*arguments)
+        except GreenletExit:
+            raise
+        except BaseException as error:
+            fields = {"session": session_id, "hook": hook.__name__}
+            logger.error("hook failed", exc_info=error, extra={"fields": fields})

@@ -1,0 +1,128 @@
+"""A whole message as a hook sees it: trace, prepended header fields, and the content in its spool."""
+
+from __future__ import annotations
+
+import email.parser
+import email.policy
+import io
+import os
+import re
+from email.message import EmailMessage
+from email.message import Message as Headers
+from typing import IO, cast
+
+from gsmtp.protocol.envelope import Envelope
+from gsmtp.server.spool import Spool
+from gsmtp.server.trace import received
+
+# RFC 5322 2.2: field names are printable US-ASCII without the colon.
+_FIELD_NAME = re.compile(r"[\x21-\x39\x3b-\x7e]+")
+_NOT_FIELD_VALUE = re.compile(r"[\r\n\0]")
+_COPY = 1 << 20
+# Enough for any sane header section; a larger one is cut for `headers`, never for the message.
+_MAX_HEADERS = 1 << 20
+
+
+class SpooledMessage:
+    """See gsmtp.handler.Message. `spool` holds the content and belongs to the connection."""
+
+    def __init__(self, envelope: Envelope, spool: Spool, hostname: str) -> None:
+        self.id = envelope.id
+        self.size = spool.size
+        self.spool = spool
+        self._envelope = envelope
+        self._hostname = hostname
+        self._trace: bytes | None = None
+        self._prepended = b""
+        self._headers: Headers | None = None
+        self._email: EmailMessage | None = None
+
+    @property
+    def trace(self) -> bytes:
+        """What stands before the content: prepended fields, then the Received field."""
+        if self._trace is None:
+            self._trace = received(self._envelope, self._hostname)
+        return self._prepended + self._trace
+
+    @property
+    def content(self) -> bytes:
+        """The content alone, as the client sent it."""
+        return self.spool.bytes()
+
+    def bytes(self) -> bytes:
+        """Trace and content in one."""
+        return self.trace + self.spool.bytes()
+
+    def open(self) -> IO[bytes]:
+        """A new reader over trace and content."""
+        return cast(IO[bytes], io.BufferedReader(_Joined(self.trace, self.spool.open()), _COPY))
+
+    @property
+    def headers(self) -> Headers:
+        """The header fields, without the body; parsed when first asked for."""
+        if self._headers is None:
+            with self.open() as file:
+                head = file.read(_MAX_HEADERS)
+            self._headers = email.parser.BytesHeaderParser(policy=email.policy.default).parsebytes(head)
+        return self._headers
+
+    @property
+    def email(self) -> EmailMessage:
+        """The whole as the standard library's EmailMessage; parsed when first asked for."""
+        if self._email is None:
+            parsed = email.message_from_bytes(self.bytes(), policy=email.policy.default)
+            self._email = cast(EmailMessage, parsed)
+        return self._email
+
+    def prepend(self, name: str, value: str) -> None:
+        """Put a header field before all others. ValueError for a name or value that is none."""
+        if not _FIELD_NAME.fullmatch(name):
+            raise ValueError(f"not a header field name: {name!r}")
+        if _NOT_FIELD_VALUE.search(value):
+            raise ValueError(f"CR, LF or NUL in the value of {name}")
+        self._prepended = f"{name}: {value}\r\n".encode() + self._prepended
+        self._headers = self._email = None
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it to a new file, and sync that and its directory. FileExistsError, OSError."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb", 0) as target, self.open() as source:
+                while piece := source.read(_COPY):
+                    while piece:
+                        piece = piece[target.write(piece) :]
+                os.fsync(target.fileno())
+        except BaseException:
+            os.unlink(path)
+            raise
+        directory = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+class _Joined(io.RawIOBase):
+    """A head in memory, then a file."""
+
+    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
+        self._parts: list[IO[bytes]] = [io.BytesIO(head), rest]
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer)  # type: ignore[arg-type]
+        while self._parts:
+            piece = self._parts[0].read(len(view))
+            if piece:
+                view[: len(piece)] = piece
+                return len(piece)
+            self._parts.pop(0).close()
+        return 0
+
+    def close(self) -> None:
+        for part in self._parts:
+            part.close()
+        self._parts.clear()
+        super().close()

@@ -1,0 +1,59 @@
+"""What all connections of one listener share: made once in a worker, changed by none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from gsmtp.protocol.extensions import ExtensionSet
+from gsmtp.protocol.options import Options
+from gsmtp.server.eventlog import EventLog
+from gsmtp.server.hooks import Hooks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Seconds. The client's side follows RFC 5321 4.5.3.2; while data flows there is no total.
+
+    `command` until a command, `content` until the next octets of a message, `write` until a client takes its replies,
+    `hook` and `message` until a hook returns (the client waits ten minutes for the reply to its message, RFC 5321
+    4.5.3.2.6), `linger` until a client that was sent away has closed. While draining: `drain_transaction` until DATA,
+    `drain_content` for the rest of a content, `drain_silence` between its octets.
+    """
+
+    command: float = 300.0
+    content: float = 180.0
+    write: float = 300.0
+    hook: float = 60.0
+    message: float = 300.0
+    linger: float = 1.0
+    drain_transaction: float = 30.0
+    drain_content: float = 300.0
+    drain_silence: float = 30.0
+
+
+class Tally:
+    """What a worker's connections have done so far, and how many are in their handler's on_message now."""
+
+    __slots__ = ("committing", "messages", "octets", "refused")
+
+    def __init__(self) -> None:
+        self.committing = self.messages = self.octets = self.refused = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """`new_id` gives ids that no other session, envelope or failure has."""
+
+    listener: str
+    options: Options
+    extensions: ExtensionSet
+    timing: Timing
+    hooks: Hooks
+    log: EventLog
+    tally: Tally
+    new_id: Callable[[], str]
+    mixed_results: Literal["tempfail", "single"]
+    spool_directory: str | None
+    spool_memory: int

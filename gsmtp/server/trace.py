@@ -1,0 +1,42 @@
+"""The Received header field that each message gets (RFC 5321 4.4, RFC 3848, RFC 6531 4.3).
+
+What the client said of itself is shown only as far as the grammar allows, so that no HELO can forge a second field.
+`for` is given when there is one recipient; with more it would show blind copies to each other.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from email.utils import formatdate
+
+from gsmtp.protocol.envelope import Address, Envelope
+
+_NOT_DOMAIN = re.compile(r"[^A-Za-z0-9._:\[\]\-\u00a1-\U0010ffff]")
+
+
+def address_literal(peer: Address) -> str:
+    """A socket address as an address literal (RFC 5321 4.1.3), "" for a unix socket."""
+    if not isinstance(peer, tuple) or not peer:
+        return ""
+    host = str(peer[0]).partition("%")[0]
+    if host.startswith("::ffff:") and "." in host:
+        host = host[7:]
+    return f"[IPv6:{host}]" if ":" in host else f"[{host}]"
+
+
+def received(envelope: Envelope, hostname: str, now: float | None = None) -> bytes:
+    """The field with its CRLF. `now`: seconds since the epoch, the present when None."""
+    session = envelope.session
+    utf8 = "SMTPUTF8" in envelope.parameters
+    helo = _NOT_DOMAIN.sub("?", session.helo) or "unknown"
+    if not utf8:
+        helo = helo.encode("ascii", "replace").decode()
+    literal = address_literal(session.peer)
+    protocol = session.protocol.replace("ESMTP", "UTF8SMTP") if utf8 else session.protocol
+    lines = [f"Received: from {helo} ({literal or 'unix socket'})", f"\tby {hostname} with {protocol} id {envelope.id}"]
+    if len(envelope.recipients) == 1:
+        lines.append(f"\tfor <{envelope.recipients[0].address}>")
+    lines[-1] += ";"
+    lines.append(f"\t{formatdate(time.time() if now is None else now)}")
+    return "".join(f"{line}\r\n" for line in lines).encode()

@@ -1,0 +1,12 @@
+"""The worker process: `python -P -m workers ...`, started by the master alone. The patch comes before all
+else."""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import sys  # noqa: E402
+
+from workers.worker import main  # noqa: E402
+
+sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,261 @@
+"""Listening sockets: made by the master before any worker, and ended by it after the last one.
+
+Promises: all listeners are bound or none (`BindError`); at the end nobody who got through to a listener is
+reset without a farewell. Must not know: workers, signals, protocols (a farewell is bytes). Weak: two
+masters that start at the same instant on the same stale unix socket can take it from each other.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import logging
+import os
+import selectors
+import socket
+import stat
+import struct
+import time
+from collections.abc import Sequence
+
+from workers.plan import BindError, Listener
+
+log = logging.getLogger("workers")
+
+_SO_ATTACH_FILTER = getattr(socket, "SO_ATTACH_FILTER", 26)
+# Classic BPF over the TCP header: load byte 13 (flags); SYN without ACK -> 0 (drop), else keep.
+_DROP_SYN = (
+    (0x30, 0, 0, 13),  # ldb [13]
+    (0x54, 0, 0, 0x12),  # and SYN|ACK
+    (0x15, 0, 1, 0x02),  # jeq SYN, next, skip one
+    (0x06, 0, 0, 0),  # ret 0
+    (0x06, 0, 0, 0x40000),  # ret all
+)
+
+
+class BoundListener:
+    """A listener with its open socket, non-blocking, and `address` as it really is ("host:port" or the
+    path)."""
+
+    def __init__(self, listener: Listener, sock: socket.socket, path: str = "") -> None:
+        self.listener = listener
+        self.socket = sock
+        self.address = path or show_address(sock.getsockname())
+        self._path = path
+        self._file = _identity(path) if path else None
+
+    def remove_file(self) -> None:
+        """Remove the unix socket's file, if it is still the one that was made here."""
+        if self._file is not None and _identity(self._path) == self._file:
+            os.unlink(self._path)
+        self._file = None
+
+
+def show_address(address: object) -> str:
+    """A socket address as text: "192.0.2.1:25", "[2001:db8::1]:25", or a unix socket's path."""
+    if isinstance(address, tuple):
+        host, port = address[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return os.fsdecode(address) if isinstance(address, bytes) else str(address)
+
+
+def bind_all(listeners: Sequence[Listener]) -> list[BoundListener]:
+    """Bind every listener, in order. BindError: one could not be bound, and none is."""
+    bound: list[BoundListener] = []
+    try:
+        for listener in listeners:
+            bound.append(_bind(listener, listeners))
+    except OSError as error:
+        _undo(bound)
+        raise BindError(listener.name, _reason(error)) from None
+    except BindError:
+        _undo(bound)
+        raise
+    return bound
+
+
+def close_all(bound: Sequence[BoundListener], linger: float) -> None:
+    """Accept what still waits, close the listeners, say farewell; takes `linger` seconds at most, in all.
+
+    So that nobody is reset: first nobody new gets in (a unix socket's file is removed; a TCP listener drops
+    further SYNs, which the clients repeat and then see refused), then the backlog is emptied, then the
+    listener is closed. What cannot be closed is a handshake that is on its way just then, and, where the
+    system knows no socket filters, the microseconds between the last accept and the close.
+    """
+    open_sockets: list[socket.socket] = []
+    for item in bound:
+        try:
+            item.remove_file()
+        except OSError as error:
+            log.warning("cannot remove %s: %s", item.address, _reason(error))
+        _drop_newcomers(item.socket)
+    for item in bound:
+        open_sockets.extend(_accept_rest(item))
+        item.socket.close()
+    _read_to_end(open_sockets, linger)
+
+
+def say_farewell(sock: socket.socket, farewell: bytes) -> bool:
+    """Send a farewell on a non-blocking socket and close our half. False: the client has gone already."""
+    try:
+        if farewell:
+            sock.send(farewell)
+        sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        return False
+    return True
+
+
+def discard(sock: socket.socket) -> bool:
+    """Read and throw away what has come, 1 MiB at most, so that a flood holds nobody up.
+
+    True: the client has closed (or reset); False: it may send more.
+    """
+    try:
+        for _ in range(16):
+            if not sock.recv(65536):
+                return True
+    except BlockingIOError:
+        pass
+    except OSError:
+        return True
+    return False
+
+
+def _bind(listener: Listener, all_listeners: Sequence[Listener]) -> BoundListener:
+    if listener.path:
+        return _bind_unix(listener)
+    host = listener.host or "::"
+    found = socket.getaddrinfo(host, listener.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, address = found[0]
+    shared = host == "::" and not any(
+        other.host and ":" not in other.host and other.port == listener.port != 0 for other in all_listeners
+    )
+    try:
+        sock = _bind_tcp(family, kind, protocol, address, listener.backlog, shared)
+    except OSError as error:
+        # A system without IPv6 (as in many containers): "everything" is then everything in IPv4.
+        if not shared or error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            raise
+        sock = _bind_tcp(
+            socket.AF_INET, kind, protocol, ("0.0.0.0", listener.port), listener.backlog, shared=False
+        )
+    return BoundListener(listener, sock)
+
+
+def _bind_tcp(
+    family: int, kind: int, protocol: int, address: object, backlog: int, shared: bool
+) -> socket.socket:
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not shared)
+        # Linux hands this on to accepted sockets, which saves a system call for each.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setblocking(False)
+        sock.bind(address)  # type: ignore[arg-type]
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _bind_unix(listener: Listener) -> BoundListener:
+    path = os.path.abspath(listener.path)
+    _remove_stale(listener.name, path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        umask = os.umask(0o777 & ~listener.mode)  # never wider than asked for, not even for a moment
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(umask)
+        os.chmod(path, listener.mode)
+        sock.listen(listener.backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return BoundListener(listener, sock, path)
+
+
+def _remove_stale(name: str, path: str) -> None:
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise BindError(name, f"{path} exists and is not a socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except BlockingIOError:  # its backlog is full: it lives
+            pass
+    raise BindError(name, os.strerror(errno.EADDRINUSE))
+
+
+def _undo(bound: Sequence[BoundListener]) -> None:
+    for item in bound:
+        item.remove_file()
+        item.socket.close()
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return str(error.strerror)
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+def _drop_newcomers(sock: socket.socket) -> None:
+    if sock.family == socket.AF_UNIX:
+        return
+    program = array.array("Q", b"".join(struct.pack("HBBI", *step) for step in _DROP_SYN))
+    where, _ = program.buffer_info()
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_DROP_SYN), where))
+    except OSError:  # not Linux
+        pass
+
+
+def _accept_rest(item: BoundListener) -> list[socket.socket]:
+    accepted: list[socket.socket] = []
+    while True:
+        try:
+            sock, _ = item.socket.accept()
+        except ConnectionAbortedError:
+            continue
+        except OSError:  # nobody left, or no descriptor for them
+            return accepted
+        sock.setblocking(False)
+        if say_farewell(sock, item.listener.farewell):
+            accepted.append(sock)
+        else:
+            sock.close()
+
+
+def _read_to_end(open_sockets: list[socket.socket], linger: float) -> None:
+    deadline = time.monotonic() + linger
+    with selectors.DefaultSelector() as selector:
+        for sock in open_sockets:
+            selector.register(sock, selectors.EVENT_READ, sock)
+        while selector.get_map() and (left := deadline - time.monotonic()) > 0:
+            for key, _ in selector.select(left):
+                if discard(key.data):
+                    selector.unregister(key.data)
+                    key.data.close()
+    for sock in open_sockets:
+        sock.close()

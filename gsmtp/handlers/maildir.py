@@ -1,0 +1,227 @@
+"""The default handler: mail is stored in Maildirs, one for all, or one for each address or domain.
+
+It promises: `on_message` returns, and so the client is told 250, only when every copy is on the disk under
+its final name; after an error no copy is left and the client tries again. One copy per box, however often its
+recipients were named.
+
+A stored file is Return-Path, Delivered-To for each recipient who has this box, the trace lines of the server,
+and then the content as it was sent, octet for octet: its CRLF line ends stay. (A box that several recipients
+share names them all. It has one owner, so that tells no Bcc to a stranger.) Names follow
+https://cr.yp.to/proto/maildir.html.
+
+It must not know: SMTP beyond envelope and reply, how files become durable (gsmtp/storage.py), how addresses
+become paths (gsmtp/handlers/boxes.py). Where it is weak: with a path by address and no list of domains, every
+address makes a box; quotas are the file system's; a box that is moved away while a batch is under way gets
+that batch in its new place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import itertools
+import os
+import re
+import secrets
+import socket
+import stat
+import tempfile
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import gevent
+
+from gsmtp.handler import Handler
+from gsmtp.handlers.boxes import Boxes
+from gsmtp.reply import Reject
+from gsmtp.storage import Delivery, Store, sync_directory
+
+# Boxes that need no look before use. Forgetting them costs a few system calls for each that comes again;
+# there is a bound because with a catch-all strangers name the boxes.
+_REMEMBERED = 10_000
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_FLAGS = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
+
+
+class Maildir(Handler):
+    """Stores mail in Maildirs.
+
+    `path`: the Maildir, or a template with {address}, {local}, {domain} (gsmtp/handlers/boxes.py).
+    `domains`: names, as a list or a string with commas; mail for others gets 550 5.7.1. None: all are taken.
+    `fsync`: False answers 250 before the disk has the mail; for tests and for mail that may be lost.
+    `threads`: how many batches of mail are written at a time, by each worker.
+    `sweep_hours`: files in tmp/ older than this are removed at start: 36, from the Maildir specification; 0
+    for never.
+
+    Each option may be a string, as it comes from the command line. Raises ValueError for a wrong one.
+    """
+
+    def __init__(
+        self,
+        path: str = "maildir",
+        domains: Iterable[str] | str | None = None,
+        fsync: bool | str = True,
+        threads: int | str = 2,
+        sweep_hours: float | str = 36,
+    ) -> None:
+        if not isinstance(path, str):
+            raise ValueError(f"path of a Maildir is a string, not {path!r}")
+        self._boxes = Boxes(path)
+        self._domains = _domains(domains)
+        self._fsync = _flag("fsync", fsync)
+        self._sweep_age = _number("sweep_hours", sweep_hours, 0) * 3600
+        self._store = Store(int(_number("threads", threads, 1)), sync=self._fsync)
+        self._ready: set[str] = set()
+        self._counter = itertools.count(1)
+        self._unique = self._host = ""
+
+    def on_start(self, worker: Any) -> None:
+        """Make the root and see that it can be written. Raises OSError that names it when not."""
+        self._host = socket.gethostname().replace("/", "\\057").replace(":", "\\072")
+        self._unique = f"P{os.getpid()}R{secrets.token_hex(4)}"
+        root = self._boxes.root
+        try:
+            if self._boxes.single:
+                _make_box(root, root, self._fsync)
+            else:
+                _make_directories(root)
+            tempfile.TemporaryFile(dir=os.path.join(root, "tmp") if self._boxes.single else root).close()
+        except OSError as error:
+            text = f"the Maildir cannot be written: {error.strerror}"
+            raise OSError(error.errno, text, os.path.abspath(root)) from None
+        if self._sweep_age:
+            gevent.get_hub().threadpool.spawn(_sweep, self._boxes.pattern, time.time() - self._sweep_age)
+
+    def on_stop(self) -> None:
+        """Finish what is under way and end the threads."""
+        self._store.close()
+
+    def on_rcpt(self, envelope: Any, recipient: Any) -> None:
+        """Refuse a domain that is not ours. The bare postmaster has none and is ours (RFC 5321 4.5.1)."""
+        if self._domains is not None and recipient.domain and recipient.domain not in self._domains:
+            raise Reject(550, "5.7.1", "Mail for this domain is not accepted here")
+
+    def on_message(self, envelope: Any, message: Any) -> None:
+        """Store a copy in each box. Raises OSError, and then there is none."""
+        boxes: dict[str, dict[str, None]] = {}
+        for recipient in envelope.recipients:
+            path = self._boxes.path(recipient.local, recipient.domain)
+            boxes.setdefault(path, {})[recipient.address] = None
+        file = message.spool.fileno()
+        content = message.spool.bytes() if file is None else (file, message.spool.size)
+        return_path = _line("Return-Path", f"<{envelope.sender}>")
+        prefixes = {
+            box: b"".join((return_path, *(_line("Delivered-To", name) for name in names), message.trace))
+            for box, names in boxes.items()
+        }
+        try:
+            self._commit(prefixes, content)
+        except FileNotFoundError:  # a box vanished since it was made
+            self._ready.difference_update(prefixes)
+            self._commit(prefixes, content)
+
+    def _commit(self, prefixes: dict[str, bytes], content: bytes | tuple[int, int]) -> None:
+        for box in prefixes:
+            if box not in self._ready:
+                self._store.run(_make_box, box, self._boxes.root, self._fsync)
+                if len(self._ready) >= _REMEMBERED:
+                    self._ready.clear()
+                self._ready.add(box)
+        deliveries = []
+        for box, prefix in prefixes.items():
+            now = time.time_ns() // 1000
+            moment = f"{now // 1_000_000}.M{now % 1_000_000:06d}"
+            name = f"{moment}{self._unique}Q{next(self._counter)}.{self._host}"
+            deliveries.append(Delivery(f"{box}/tmp/{name}", f"{box}/new/{name}", prefix, content))
+        self._store.commit(deliveries)
+
+
+def _line(name: str, value: str) -> bytes:
+    """A header line. The protocol lets no control characters into an address; no file rests on that."""
+    return f"{name}: {_CONTROL.sub('?', value)}\r\n".encode("utf-8", "replace")
+
+
+def _make_directories(path: str) -> None:
+    """`path` and what is missing above it, mode 0700, each entered durably in its parent."""
+    parent = os.path.dirname(path.rstrip("/")) or "."
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
+        return
+    except FileNotFoundError:
+        _make_directories(parent)
+        _make_directories(path)
+        return
+    sync_directory(parent)
+
+
+def _make_box(box: str, root: str, sync: bool) -> None:
+    """Make what is missing of the Maildir `box`. Blocks.
+
+    It is synced in any case: another worker may have made it a moment ago and not have come so far.
+    """
+    for name in ("tmp", "new", "cur"):
+        _make_directories(os.path.join(box, name))
+    while sync:
+        sync_directory(box)
+        if box == root:
+            break
+        box = os.path.dirname(box) or "."
+    if sync:
+        with contextlib.suppress(PermissionError):  # the directory above our root need not be readable
+            sync_directory(os.path.dirname(root) or ".")
+
+
+def _sweep(pattern: str, before: float) -> None:
+    """Remove what crashes left in tmp/: regular files last changed before that time (seconds since 1970)."""
+    for box in glob.iglob(pattern):
+        try:
+            entries = list(os.scandir(f"{box}/tmp"))
+        except OSError:
+            continue
+        for entry in entries:
+            try:
+                facts = entry.stat(follow_symlinks=False)
+                if stat.S_ISREG(facts.st_mode) and facts.st_mtime < before:
+                    os.unlink(entry.path)
+            except OSError:
+                pass  # another worker sweeps too
+
+
+def _domains(value: Iterable[str] | str | None) -> frozenset[str] | None:
+    if value is None:
+        return None
+    names = value.replace(",", " ").split() if isinstance(value, str) else list(value)
+    if not names or not all(isinstance(name, str) and name.strip() for name in names):
+        raise ValueError(f"domains of a Maildir is a list of domain names, not {value!r}")
+    return frozenset(name.strip().lower() for name in names)
+
+
+def _flag(name: str, value: bool | str) -> bool:
+    found = value if isinstance(value, bool) else _FLAGS.get(str(value).strip().lower())
+    if found is None:
+        raise ValueError(f"{name} of a Maildir is true or false, not {value!r}")
+    return found
+
+
+def _number(name: str, value: float | str, least: float) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = -1
+    if isinstance(value, bool) or not least <= number < 1e6:
+        raise ValueError(f"{name} of a Maildir is a number of at least {least}, not {value!r}")
+    return number

@@ -33,7 +33,8 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 from gsmtp.protocol.envelope import Envelope, Recipient, Session
 
 if TYPE_CHECKING:
-    from email.message import EmailMessage, Message as Headers
+    from email.message import EmailMessage
+    from email.message import Message as Headers
 
 Answer = str | None
 

@@ -18,6 +18,7 @@ from typing import Any, Literal, TextIO
 Format = Literal["text", "json"]
 
 _PLAIN = re.compile(r"[A-Za-z0-9@._:<>/+\[\]*(),\-]+")
+_SIMPLE = re.compile(r"[\x20!\x23-\x5b\x5d-\x7e]*")
 _second = -1
 _stamp = ""
 
@@ -33,7 +34,9 @@ def timestamp(now: float) -> str:
 
 def _quoted(value: Any) -> str:
     if value.__class__ is str:
-        return value if _PLAIN.fullmatch(value) else json.dumps(value)
+        if _PLAIN.fullmatch(value):
+            return value  # type: ignore[no-any-return]
+        return f'"{value}"' if _SIMPLE.fullmatch(value) else json.dumps(value)
     if isinstance(value, list | tuple):
         text = ",".join(map(str, value))
         return text if _PLAIN.fullmatch(text) else json.dumps(text)

@@ -266,9 +266,7 @@ class _Job:
         if self.error is None:
             try:
                 step(*arguments)
-            except (
-                BaseException
-            ) as error:  # whatever it is, it belongs to the one who waits; the thread lives on
+            except BaseException as error:  # whatever it is, it belongs to the one who waits; the thread lives on
                 self.fail(error)
 
     def fail(self, error: BaseException) -> None:

@@ -234,9 +234,7 @@ class Master:
             except OSError as error:
                 wait = self._seats[slot].failed(self.plan, now)
                 log.error("cannot start worker %d: %s; again in %.1f s", slot, error, wait)
-        for child in sorted(active, key=lambda c: (c.phase is Phase.BOOTING, c.slot), reverse=True)[
-            : max(0, -missing)
-        ]:
+        for child in sorted(active, key=lambda c: (c.phase is Phase.BOOTING, c.slot), reverse=True)[: max(0, -missing)]:
             child.order(Phase.DRAINING, now)
 
     def _free_slots(self, number: int) -> list[int]:

@@ -20,9 +20,7 @@ from enum import IntEnum
 from operator import itemgetter
 
 PID, STATE, GENERATION, STARTED, BEAT, LAG, SESSIONS, SCORE, ACCEPTED, RSS, COUNTERS = range(11)
-_LINE = (
-    8  # cells in a cache line of 64 bytes: rows begin on their own, so that writers do not disturb each other
-)
+_LINE = 8  # cells in a cache line of 64 bytes: rows begin on their own, so that writers do not disturb each other
 _STOPPING = 0
 
 
@@ -140,9 +138,7 @@ class Scoreboard:
         cells = [
             (number + 2) * self._width + SCORE
             for number in range(self.slots)
-            if number != but
-            and (row := self.row(number))[STATE] == State.READY
-            and now - row[BEAT] < stale_after
+            if number != but and (row := self.row(number))[STATE] == State.READY and now - row[BEAT] < stale_after
         ]
         return Scores(self._cells, cells) if cells else None
 

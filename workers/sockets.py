@@ -137,15 +137,11 @@ def _bind(listener: Listener, all_listeners: Sequence[Listener]) -> BoundListene
         # A system without IPv6 (as in many containers): "everything" is then everything in IPv4.
         if not shared or error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             raise
-        sock = _bind_tcp(
-            socket.AF_INET, kind, protocol, ("0.0.0.0", listener.port), listener.backlog, shared=False
-        )
+        sock = _bind_tcp(socket.AF_INET, kind, protocol, ("0.0.0.0", listener.port), listener.backlog, shared=False)
     return BoundListener(listener, sock)
 
 
-def _bind_tcp(
-    family: int, kind: int, protocol: int, address: object, backlog: int, shared: bool
-) -> socket.socket:
+def _bind_tcp(family: int, kind: int, protocol: int, address: object, backlog: int, shared: bool) -> socket.socket:
     sock = socket.socket(family, kind, protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -293,9 +293,7 @@ class Worker:
         self._row[SCORE] = self.sessions if state is State.READY else float("inf")
         self._row[STATE] = state
         if not self.checking:
-            with contextlib.suppress(
-                OSError
-            ):  # full: the master has enough to wake up for; gone: nobody to tell
+            with contextlib.suppress(OSError):  # full: the master has enough to wake up for; gone: nobody to tell
                 os.write(self._mission.status_fd, b".")
 
     def _ask_drain(self) -> None:

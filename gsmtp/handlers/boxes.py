@@ -41,8 +41,7 @@ def encode(value: str, limit: int = _NAME_MAX) -> str:
     """
     octets = value.translate(_TO_LOWER).encode("utf-8", "surrogatepass")
     encoded = "".join(
-        chr(octet) if octet in (_PLAIN if at else _FIRST) else f"%{octet:02x}"
-        for at, octet in enumerate(octets)
+        chr(octet) if octet in (_PLAIN if at else _FIRST) else f"%{octet:02x}" for at, octet in enumerate(octets)
     )
     if len(encoded) > limit:
         digest = hashlib.sha256(octets).hexdigest()

@@ -85,9 +85,7 @@ class Dialogue:
     def _helo(self, event: events.Helo) -> None:
         hooks = self._terms.hooks
         if event.esmtp:
-            reply = self._decide(
-                event, hooks.on_ehlo, (250, ""), self.session, event.domain, event.extensions
-            )
+            reply = self._decide(event, hooks.on_ehlo, (250, ""), self.session, event.domain, event.extensions)
         else:
             reply = self._decide(event, hooks.on_helo, (250, ""), self.session, event.domain)
         if not reply.accepted:

@@ -1,40 +1,44 @@
-"""A worker's log: sessions queue records, one native thread writes them.
+"""A worker's log: sessions queue records, one greenlet writes them.
 
-Logging from a session must not wait: not for a lock that another greenlet holds, not for a slow disk or pipe. So a
-record is appended to a list, and every `INTERVAL` seconds the list becomes one write. When what reads the log is
-stuck and `LIMIT` records wait, further ones are counted and dropped, and the next line says how many.
+Logging from a session must not wait, neither for a lock that another greenlet holds nor for a slow reader of the log.
+So a record is appended to a list, and every `INTERVAL` seconds the list becomes one write: at once into a file, and
+into a pipe, socket or terminal only when that can take it. When the reader is stuck and `LIMIT` records wait, further
+ones are counted and dropped, and a line says how many. (A thread for the writes was tried: its wake-ups, twenty a
+second, cost a busy worker more processor time than all the formatting.)
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import stat
 import sys
 import time
 from typing import Any
 
 import gevent
-from gevent.threadpool import ThreadPool
 
 from gsmtp import logs
 
 INTERVAL = 0.05
 LIMIT = 20_000
+# POSIX: a pipe that is ready takes this much, and keeps it whole, so that lines of several workers do not mix.
+_PIPE = 4096
+_WRITE = 2
 
 
 class EventLog:
-    """`descriptor`: where lines go. `enabled`: whether session events are written at all (level info or lower)."""
+    """`enabled`: whether session events are written at all (level info or lower)."""
 
     def __init__(self, format: logs.Format, origin: str, level: str, path: str = "-") -> None:
         """`path`: a file to append to, or "-" for standard error. Raises OSError when it cannot be opened."""
         self._format: logs.Format = format
         self._origin = origin
-        self._path = path
         self._descriptor = sys.stderr.fileno() if path == "-" else _open(path)
+        self._is_file = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
         self._queue: list[tuple[float, str, Any]] = []
         self._lost = 0
-        self._pool = ThreadPool(1)
-        self._timer: Any = None
+        self._writer: Any = None
         self.enabled = logging.getLevelName(level.upper()) <= logging.INFO
         logs.configure(format, origin, level, _Queueing(self))
 
@@ -49,14 +53,43 @@ class EventLog:
             self._lost += 1
             return
         self._queue.append((now, name, fields))
-        if self._timer is None:
-            self._timer = gevent.spawn_later(INTERVAL, self._write_queue)
+        if self._writer is None:
+            self._writer = gevent.spawn_later(INTERVAL, self._write_queue)
+
+    def flush(self) -> None:
+        """Write what is queued now, whether or not that blocks. For the end of the process."""
+        self._write(self._take())
 
     def _write_queue(self) -> None:
         while self._queue or self._lost:
             data = self._take()
-            self._pool.apply(_write_all, (self._descriptor, data))
-        self._timer = None
+            if self._is_file:
+                self._write(data)
+            else:
+                self._write_when_ready(data)
+        self._writer = None
+
+    def _write_when_ready(self, data: bytes) -> None:
+        hub = gevent.get_hub()
+        watcher = hub.loop.io(self._descriptor, _WRITE)
+        try:
+            at = 0
+            while at < len(data):
+                end = len(data)
+                if end - at > _PIPE:
+                    end = data.rfind(b"\n", at, at + _PIPE) + 1 or data.find(b"\n", at) + 1
+                hub.wait(watcher)
+                self._write(data[at:end])
+                at = end
+        finally:
+            watcher.close()
+
+    def _write(self, data: bytes) -> None:
+        try:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+        except OSError:
+            pass  # nobody reads the log any more; mail goes on
 
     def _take(self) -> bytes:
         queue, self._queue = self._queue, []
@@ -69,12 +102,6 @@ class EventLog:
         if lost:
             rows.append(logs.line(format, time.time(), origin, "log", {"lost": lost}))
         return "".join(rows).encode("utf-8", "backslashreplace")
-
-    def flush(self) -> None:
-        """Write what is queued now, from the calling greenlet. For the end of the process."""
-        data = self._take()
-        if data:
-            _write_all(self._descriptor, data)
 
 
 class _Queueing(logging.Handler):
@@ -91,17 +118,3 @@ class _Queueing(logging.Handler):
 
 def _open(path: str) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    # Whole lines per write, so that lines of several workers do not mix in a pipe, which keeps 4096 octets whole.
-    at = 0
-    try:
-        while at < len(data):
-            end = len(data)
-            if end - at > 4096:
-                end = data.rfind(b"\n", at, at + 4096) + 1 or data.find(b"\n", at) + 1
-            while at < end:
-                at += os.write(descriptor, data[at:end])
-    except OSError:
-        pass  # nobody reads the log any more; mail goes on

@@ -35,7 +35,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DeadlineExceeded(BaseException):
-    """Thrown into a session's greenlet by the sweep. Not an Exception, and no gevent.Timeout: user code catches those."""
+    """Thrown into a session's greenlet by the sweep. Neither an Exception nor a gevent.Timeout: users catch those."""
 
 
 class HandlerError(Exception):

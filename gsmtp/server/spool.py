@@ -114,12 +114,7 @@ class Spool:
         size = len(data)
         self.size += size
         self._buffered += size
-        if (
-            self._buffered > self._limit
-            or len(self._pieces) >= _PIECES
-            or self._closed
-            or self._error is not None
-        ):
+        if self._buffered > self._limit or len(self._pieces) >= _PIECES or self._closed or self._error is not None:
             self._make_room()
 
     def finish(self) -> None:

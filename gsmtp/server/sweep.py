@@ -7,7 +7,7 @@ becomes too long, and every `INTERVAL` seconds the sweep looks at all of them. S
 from __future__ import annotations
 
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import gevent
 
@@ -23,11 +23,14 @@ class Watched(Protocol):
     def expire(self) -> None: ...
 
 
-class Sweep:
+_Each = TypeVar("_Each", bound=Watched)
+
+
+class Sweep(Generic[_Each]):
     """The connections of a worker, by their deadlines."""
 
     def __init__(self) -> None:
-        self.watched: set[Watched] = set()
+        self.watched: set[_Each] = set()
         self._timer: Any = gevent.get_hub().loop.timer(INTERVAL, INTERVAL)
         self._timer.start(self._run)
 

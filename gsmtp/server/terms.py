@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from gsmtp.protocol.extensions import ExtensionSet
 from gsmtp.protocol.options import Options
@@ -54,6 +53,5 @@ class Terms:
     log: EventLog
     tally: Tally
     new_id: Callable[[], str]
-    mixed_results: Literal["tempfail", "single"]
     spool_directory: str | None
     spool_memory: int

@@ -125,5 +125,3 @@ class PlainTransport:
             self._watcher.stop()
             self._watcher.close()
             sock.close()
-
-

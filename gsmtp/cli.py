@@ -1,0 +1,198 @@
+"""gsmtp-master: settings from a file and the command line, then the master.
+
+It runs in the master process, so it imports neither gevent nor the user's code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import gsmtp
+from gsmtp import logs, settings
+from gsmtp.settings import Settings, SettingsError
+from workers import master
+from workers.plan import BindError, Listener, Plan, PlanError
+
+_FACTORY = "gsmtp.server.service:create"
+_COUNTERS = ("transactions", "committing", "messages", "octets", "refused")
+_DEFAULT_HANDLER = "gsmtp.handlers.maildir:Maildir"
+
+_EPILOG = """\
+examples:
+  gsmtp-master                                     store mail in ./maildir, on port 2525 of this machine
+  gsmtp-master inbox:Inbox -b smtp://[::]:25       class Inbox of inbox.py gets the mail
+  gsmtp-master -o path=/var/mail/{domain}/{local}  a Maildir for each address
+  gsmtp-master -c gsmtp.toml --check               what is wrong with this file?
+
+signals:  TERM  finish what is under way, then end      INT, QUIT  end now
+          TTIN  one worker more                         TTOU       one worker fewer
+
+All settings, with their defaults: gsmtp-master --settings
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command. Returns the exit status: 0, 1 for wrong settings or an address that cannot be bound, 2 for a wrong
+    command line, or that of a worker that could not start."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.settings:
+        print(_settings_text())
+        return 0
+    try:
+        found = gather(options)
+        plan = make_plan(found)
+        if options.check:
+            return 1 if master.check(plan) else _say("the settings and the handler are in order")
+        logs.configure(found.log_format, "master", found.log_level, _log_handler(found))
+        return master.run(plan)
+    except (SettingsError, PlanError, BindError) as error:
+        print(f"gsmtp-master: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gsmtp-master",
+        description="Receive mail: bind, fork gevent workers, hand each message to a Python class.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("handler", nargs="?", metavar="MODULE:CLASS", help="who gets the mail; default: a Maildir in ./maildir")
+    add("-b", "--bind", action="append", metavar="URL", help="smtp://HOST:PORT or smtp+unix:/PATH; may be repeated")
+    add("-w", "--workers", type=int, metavar="N", help="worker processes; default: one for each usable core")
+    add("-c", "--config", metavar="FILE", help="settings in TOML; the command line wins over it")
+    add("-o", "--option", action="append", default=[], metavar="KEY=VALUE", help="for the handler; may be repeated")
+    add("-s", "--set", action="append", default=[], metavar="KEY=VALUE", help="any setting; may be repeated")
+    add("--hostname", metavar="NAME", help="what the server calls itself; default: the machine's name")
+    add("--user", metavar="NAME", help="workers run as this user (needs root)")
+    add("--group", metavar="NAME", help="and this group")
+    add("--log-file", metavar="FILE", help="default: standard error")
+    add("--log-format", choices=["text", "json"], help="default: text")
+    add("--log-level", choices=["debug", "info", "warning", "error"], help="default: info")
+    add("--check", action="store_true", help="say what is wrong with the settings or the handler, and end")
+    add("--settings", action="store_true", help="list all settings, and end")
+    add("--version", action="version", version=f"gsmtp {gsmtp.__version__}")
+    return parser
+
+
+def gather(options: argparse.Namespace) -> Settings:
+    """The settings of a command line and the file it names. Raises SettingsError."""
+    table: dict[str, Any] = {}
+    if options.config is not None:
+        table = settings.read_file(options.config)
+        settings.build(table, f"{options.config}: ")
+    for text in options.set:
+        key, value = _pair("--set", text)
+        table[key] = settings.parse_value(value)
+        _drop_from_listeners(table, key)
+    for key in ("workers", "hostname", "user", "group", "log_file", "log_format", "log_level"):
+        value = getattr(options, key)
+        if value is not None:
+            table[key] = value
+            _drop_from_listeners(table, key)
+    if options.bind:
+        table["listen"] = [{"bind": bind} for bind in options.bind]
+    handler = dict(table.get("handler", {}))
+    if options.handler is not None:
+        # The file's options are for the file's class.
+        handler = {"class": options.handler} if handler.get("class") != options.handler else handler
+    handler.setdefault("class", _DEFAULT_HANDLER)
+    for text in options.option:
+        key, value = _pair("--option", text)
+        if not key.isidentifier() or key == "class":
+            raise SettingsError(f"--option {text}: {key!r} cannot be an argument's name")
+        handler[key] = value
+    table["handler"] = handler
+    if not table.get("listen"):
+        table["listen"] = [{"bind": bind} for bind in settings.default_binds()]
+    found = settings.build(table)
+    for listen in found.listen:
+        listen.hostname = listen.hostname or settings.default_hostname()
+    found.check()
+    return found
+
+
+def _drop_from_listeners(table: dict[str, Any], key: str) -> None:
+    """The command line wins over what the file says for each listener."""
+    table["listen"] = [{k: v for k, v in each.items() if k != key} for each in table.get("listen", [])]
+
+
+def _pair(option: str, text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise SettingsError(f"{option} {text}: KEY=VALUE is wanted")
+    return key, value
+
+
+def make_plan(found: Settings) -> Plan:
+    """What the master is to do. Raises PlanError, SettingsError."""
+    listeners = []
+    for listen in found.listen:
+        scheme, where, port = settings.parse_bind(listen.bind)
+        unix = scheme == "smtp+unix"
+        farewell = f"421 4.3.2 {listen.hostname} Service shutting down, try again\r\n".encode()
+        listeners.append(
+            Listener(
+                name=listen.bind,
+                host="" if unix else where,
+                port=port,
+                path=where if unix else "",
+                mode=int(listen.mode, 8),
+                backlog=listen.backlog,
+                farewell=farewell,
+            )
+        )
+    plan = Plan(
+        factory=_FACTORY,
+        argument=settings.to_json(found),
+        listeners=tuple(listeners),
+        counters=_COUNTERS,
+        max_sessions=found.max_sessions,
+        drain_timeout=found.drain_timeout,
+        user=found.user,
+        group=found.group,
+        chdir=found.chdir,
+    )
+    return dataclasses.replace(plan, workers=found.workers) if found.workers else plan
+
+
+def _log_handler(found: Settings) -> logging.Handler | None:
+    if found.log_file == "-":
+        return None
+    try:
+        return logging.FileHandler(found.log_file)
+    except OSError as error:
+        raise SettingsError(f"log_file {found.log_file}: {error.strerror}") from None
+
+
+def _say(text: str) -> int:
+    print(text)
+    return 0
+
+
+def _settings_text() -> str:
+    rows = []
+    for kind in (Settings, settings.Listen):
+        title = "for the server" if kind is Settings else "for a listener: in its [[listen]] table, or for all outside"
+        rows.append(f"{title}\n")
+        for item in dataclasses.fields(kind):  # type: ignore[arg-type]
+            default = item.default
+            if default is dataclasses.MISSING or default == "" or (item.name == "workers"):
+                shown = ""
+            else:
+                shown = f" = {str(default).lower() if isinstance(default, bool) else default}"
+            rows.append(f"  {item.name}{shown}\n      {item.metadata['help']}")
+        rows.append("")
+    return "\n".join(rows).rstrip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

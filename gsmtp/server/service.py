@@ -1,0 +1,153 @@
+"""What a worker runs: made from the settings once, it gives the worker a handle for each listener.
+
+The worker calls `create`; whatever the user got wrong becomes a BootError of one line there.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import os
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gevent
+
+from gsmtp import settings as settings_module
+from gsmtp.protocol.envelope import Address, Session
+from gsmtp.protocol.extensions import ExtensionSet
+from gsmtp.protocol.options import Options
+from gsmtp.server.connection import Connection
+from gsmtp.server.eventlog import EventLog
+from gsmtp.server.loading import load_hooks, start
+from gsmtp.server.sweep import Sweep
+from gsmtp.server.terms import Tally, Terms, Timing
+from gsmtp.server.transport import PlainTransport
+from gsmtp.settings import Listen, Settings
+from workers.plan import BootError
+from workers.worker import Worker
+
+Handle = Callable[[socket.socket, Any], None]
+
+# The service's columns of the scoreboard, see `Service._publish`.
+COUNTERS = ("transactions", "committing", "messages", "octets", "refused")
+_PUBLISH_INTERVAL = 0.5
+_ANY = ("0.0.0.0", "[::]", "")
+
+
+def create(worker: Worker, argument: Any) -> Sequence[Handle]:
+    """The factory for workers.plan.Plan: `argument` is what settings.to_json made. Raises BootError."""
+    return Service(worker, settings_module.from_json(argument)).handles
+
+
+class Service:
+    """One worker's SMTP server. `handles` are in the order of the listeners."""
+
+    def __init__(self, worker: Worker, settings: Settings) -> None:
+        self._worker = worker
+        try:
+            self._log = EventLog(settings.log_format, f"worker-{worker.slot}", settings.log_level, settings.log_file)
+        except OSError as error:
+            raise BootError(f"cannot open the log {settings.log_file}: {error.strerror}") from None
+        # Ids are unique among workers and restarts by 40 random bits, within a worker by a count.
+        self._prefix = base64.b32encode(os.urandom(5)).decode()
+        self._numbers = itertools.count(1)
+        self._tally = Tally()
+        self._sweep: Sweep[Connection] = Sweep()
+        self._hooks = load_hooks(settings.handler, self.new_id)
+        self.handles = [
+            self._handle(self._terms(settings, listen), endpoint.address)
+            for listen, endpoint in zip(settings.listen, worker.listeners, strict=True)
+        ]
+        if worker.checking:
+            return
+        start(self._hooks, worker)
+        worker.on_drain(lambda: self._tell_all(Connection.drain))
+        worker.on_stop(lambda: self._tell_all(Connection.stop))
+        worker.on_exit(self._exit)
+        self._publisher = gevent.get_hub().loop.timer(_PUBLISH_INTERVAL, _PUBLISH_INTERVAL)
+        self._publisher.start(self._publish)
+
+    def new_id(self) -> str:
+        """An id that nothing else has, of letters and digits."""
+        return f"{self._prefix}{next(self._numbers):x}"
+
+    def _terms(self, settings: Settings, listen: Listen) -> Terms:
+        single = listen.mixed_results == "single"
+        options = Options(
+            hostname=listen.hostname,
+            banner=listen.banner,
+            max_message_size=listen.max_message_size,
+            max_recipients=1 if single else listen.max_recipients,
+            max_recipient_overshoot=listen.max_recipient_overshoot,
+            max_line_length=listen.max_line_length,
+            max_content_line_length=listen.max_content_line_length,
+            max_errors=listen.max_errors,
+            max_idle_commands=listen.max_idle_commands,
+            max_transactions=listen.max_transactions,
+            allow_bare_newlines=settings_module.bare_newlines(listen),
+            lenient_addresses=listen.lenient_addresses,
+            hide=frozenset(keyword.upper() for keyword in listen.hide),
+        )
+        timing = Timing(
+            command=listen.command_timeout,
+            content=listen.content_timeout,
+            write=listen.write_timeout,
+            hook=listen.hook_timeout,
+            message=listen.message_timeout,
+            linger=listen.linger,
+            drain_transaction=listen.drain_transaction,
+            drain_content=listen.drain_content,
+            drain_silence=listen.drain_silence,
+        )
+        return Terms(
+            listener=listen.bind,
+            options=options,
+            extensions=ExtensionSet(options),
+            timing=timing,
+            hooks=self._hooks,
+            log=self._log,
+            tally=self._tally,
+            new_id=self.new_id,
+            spool_directory=settings.spool_directory or None,
+            spool_memory=settings.spool_memory,
+        )
+
+    def _handle(self, terms: Terms, bound: str) -> Handle:
+        watched = self._sweep.watched
+        host, _, port = bound.rpartition(":")
+        # Asking each connection for its own address is a system call, needed only where the bound one is none.
+        local: Address = bound if bound.startswith("/") else (host.strip("[]"), int(port or 0))
+        ask = not bound.startswith("/") and host in _ANY
+
+        def handle(sock: socket.socket, address: Any) -> None:
+            here = sock.getsockname() if ask else local
+            session = Session(self.new_id(), address, here, terms.listener)
+            connection = Connection(terms, PlainTransport(sock), session)
+            watched.add(connection)
+            try:
+                connection.run()
+            finally:
+                watched.discard(connection)
+
+        return handle
+
+    def _tell_all(self, what: Callable[[Connection], None]) -> None:
+        # In the hub, where no session runs, so that none is between two states.
+        for connection in list(self._sweep.watched):
+            gevent.get_hub().loop.run_callback(what, connection)
+
+    def _publish(self) -> None:
+        tally, counters = self._tally, self._worker.counters
+        in_transaction = sum(connection.in_transaction for connection in self._sweep.watched)
+        counters[0], counters[1] = in_transaction, tally.committing
+        counters[2], counters[3], counters[4] = tally.messages, tally.octets, tally.refused
+
+    def _exit(self) -> None:
+        if self._hooks.on_stop is not None:
+            self._hooks.tell(self._hooks.on_stop, "")
+        self._publisher.stop()
+        self._publish()
+        self._sweep.close()
+        self._log.flush()

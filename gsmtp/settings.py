@@ -1,0 +1,269 @@
+"""What can be set, where it comes from, and what is wrong with it, in one line.
+
+The fields of `Settings` and `Listen` are the settings: a name, a type, a default, and a text for the documentation.
+A TOML file and the command line give values for them; a key of `Listen` outside a [[listen]] table counts for all
+listeners. Only values are looked at here; nothing is bound, imported or opened.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import socket
+import tomllib
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from gsmtp.protocol.framing import BareNewlines
+
+_HOSTNAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.IPv]+\]")
+_BIND = re.compile(r"(?:(?P<scheme>[a-z+]+):(?://)?)?(?P<rest>.*)", re.S)
+DEFAULT_PORT = 25
+
+
+class SettingsError(ValueError):
+    """A setting is wrong; the message is one line for the user."""
+
+
+def _setting(default: Any, help: str, least: float | None = 0) -> Any:
+    """A field; `least` is the smallest number that is allowed."""
+    metadata = {"help": help, "least": least}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(kw_only=True)
+class Listen:
+    """One listener and its sessions."""
+
+    bind: str = _setting("", "smtp://HOST:PORT or smtp+unix:/PATH; [::] serves IPv4 too, port 0 is any free one")
+    hostname: str = _setting("", "what the server calls itself; default: the machine's name")
+    banner: str = _setting("ESMTP gsmtp", "what follows the host name in the greeting")
+    max_message_size: int = _setting(36_700_160, "octets, 0 for no limit; 35 MiB take an attachment of 25 MB in base64")
+    max_recipients: int = _setting(1000, "per message; RFC 5321 wants at least 100", 100)
+    max_recipient_overshoot: int = _setting(1000, "recipients refused with 452 in one message before 421")
+    max_line_length: int = _setting(4096, "octets of a command; RFC 5321 wants 512, extensions add to it", 512)
+    max_content_line_length: int = _setting(0, "octets of a line of a message, 0 for no limit; RFC 5321 says 1000")
+    max_errors: int = _setting(20, "refused commands between two accepted messages before 421, 0 for no limit")
+    max_idle_commands: int = _setting(100, "commands that bring no mail between two messages, 0 for no limit")
+    max_transactions: int = _setting(10_000, "per connection, 0 for no limit; a long one clings to one worker")
+    allow_bare_newlines: bool | Literal["fix", "strip"] = _setting(
+        False, 'bare CR or LF in a message: false refuses it, true keeps them, "fix" makes each CRLF, "strip" drops it'
+    )
+    lenient_addresses: bool = _setting(False, "take addresses without brackets, after a space, with stray dots")
+    hide: list[str] = _setting([], "extensions that are not offered, such as PIPELINING")
+    mixed_results: Literal["tempfail", "single"] = _setting(
+        "tempfail", "a handler refused some recipients of a message: 451 for all, or take one recipient at a time"
+    )
+    command_timeout: float = _setting(300.0, "seconds until the next command; RFC 5321 says 5 minutes", 0.1)
+    content_timeout: float = _setting(180.0, "seconds until the next octets of a message; RFC 5321: 3 minutes", 0.1)
+    write_timeout: float = _setting(300.0, "seconds until a client has taken its replies", 0.1)
+    hook_timeout: float = _setting(60.0, "seconds for a hook of the handler; clients wait 5 minutes", 0.1)
+    message_timeout: float = _setting(300.0, "seconds for on_message and on_data; clients wait 10 minutes", 0.1)
+    linger: float = _setting(1.0, "seconds until a client that was sent away must have closed")
+    drain_transaction: float = _setting(30.0, "draining: seconds until an open transaction must have come to DATA")
+    drain_content: float = _setting(300.0, "draining: seconds for the rest of a message")
+    drain_silence: float = _setting(30.0, "draining: seconds without an octet of it")
+    backlog: int = _setting(2048, "connections that may wait to be accepted", 1)
+    mode: str = _setting("0666", "permissions of a unix socket, in octal")
+
+
+@dataclass(kw_only=True)
+class Settings:
+    """The whole server."""
+
+    workers: int = _setting(0, "worker processes; default: one for each usable core")
+    user: str = _setting("", "workers run as this user (needs root)")
+    group: str = _setting("", "and this group")
+    chdir: str = _setting("", "the workers' directory, and the first place where handlers are sought")
+    max_sessions: int = _setting(10_000, "connections per worker; further ones wait", 1)
+    drain_timeout: float = _setting(660.0, "seconds from TERM until a worker ends whatever its sessions do", 1)
+    spool_directory: str = _setting("", "where messages larger than spool_memory wait; default: TMPDIR or /tmp")
+    spool_memory: int = _setting(262_144, "octets of a message that are kept in memory")
+    log_file: str = _setting("-", "a file to append to, - for standard error")
+    log_format: Literal["text", "json"] = _setting("text", "text or json, one line an event")
+    log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "info has a line for every message")
+    handler: dict[str, Any] = _setting({}, "class = module:Class; the other keys go to its constructor")
+    listen: list[Listen] = _setting([], "the listeners, one table each")
+
+    def check(self) -> None:
+        """Raise SettingsError for what no single value shows."""
+        if not self.listen:
+            raise SettingsError("nothing to listen on")
+        for listen in self.listen:
+            parse_bind(listen.bind)
+            _check_listen(listen)
+        binds = [parse_bind(listen.bind) for listen in self.listen]
+        for at, bind in enumerate(binds):
+            if bind in binds[:at] and bind[1:] != ("", 0):
+                raise SettingsError(f"bind {self.listen[at].bind} is given twice")
+        name = self.handler.get("class", "")
+        if not isinstance(name, str) or not re.fullmatch(r"[\w.]+:[\w.]+", name):
+            raise SettingsError(f"handler class must be module:Class, not {name!r}")
+
+
+def _check_listen(listen: Listen) -> None:
+    where = f"{listen.bind}: "
+    if not _HOSTNAME.fullmatch(listen.hostname) or len(listen.hostname) > 255:
+        raise SettingsError(f"{where}hostname is no domain name: {listen.hostname!r}")
+    if not listen.banner.isprintable() or not listen.banner.isascii() or len(listen.banner) > 200:
+        raise SettingsError(f"{where}banner must be printable ASCII of at most 200 characters")
+    if not re.fullmatch(r"[0-7]{3,4}", listen.mode):
+        raise SettingsError(f"{where}mode must be octal digits such as 0660, not {listen.mode!r}")
+
+
+def bare_newlines(listen: Listen) -> BareNewlines:
+    """The setting as the protocol names it."""
+    value = listen.allow_bare_newlines
+    if isinstance(value, bool):
+        return "accept" if value else "reject"
+    return value
+
+
+def parse_bind(text: str) -> tuple[str, str, int]:
+    """(scheme, host, port), or (scheme, path, 0) for a unix socket. Raises SettingsError."""
+    match = _BIND.fullmatch(text)
+    assert match is not None
+    scheme, rest = match["scheme"], match["rest"]
+    if scheme == "smtp+unix":
+        if not rest.startswith("/"):
+            raise SettingsError(f"bind {text}: a unix socket needs an absolute path: smtp+unix:/run/gsmtp.sock")
+        return scheme, rest, 0
+    if scheme is not None and scheme != "smtp" and "://" in text:
+        raise SettingsError(f"bind {text}: unknown scheme {scheme!r}; there are smtp://HOST:PORT and smtp+unix:/PATH")
+    if "://" not in text:
+        rest = text
+    host, colon, port = rest.rpartition(":")
+    if not colon or host.count("[") != host.count("]") or rest.endswith("]"):
+        host, port = rest, str(DEFAULT_PORT)
+    bracketed = host.startswith("[") and host.endswith("]")
+    if bracketed:
+        host = host[1:-1]
+    if not port.isdecimal() or not port.isascii() or int(port) > 65535:
+        raise SettingsError(f"bind {text}: {port!r} is no port")
+    if (":" in host) != bracketed or re.search(r"[\s/\[\]]", host):
+        raise SettingsError(f"bind {text}: HOST:PORT is wanted, with brackets around an IPv6 address")
+    return "smtp", host, int(port)
+
+
+def read_file(path: str) -> dict[str, Any]:
+    """The tables of a TOML file. Raises SettingsError."""
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: {error}") from None
+
+
+def build(table: Mapping[str, Any], where: str = "") -> Settings:
+    """The settings that a TOML document gives. Raises SettingsError, with `where` in front."""
+    own, shared = {}, {}
+    names = {item.name for item in dataclasses.fields(Listen)}
+    for key, value in table.items():
+        (shared if key in names - {"bind"} else own)[key] = value
+    listens = own.pop("listen", [])
+    if not isinstance(listens, list) or not all(isinstance(each, dict) for each in listens):
+        raise SettingsError(f"{where}listen must be tables: [[listen]]")
+    handler = own.pop("handler", {})
+    if not isinstance(handler, dict):
+        raise SettingsError(f"{where}handler must be a table: [handler]")
+    settings = Settings(**_values(Settings, own, where), handler=handler)
+    _values(Listen, shared, where)
+    for at, each in enumerate(listens, 1):
+        place = f"{where}listen {at}: "
+        if "bind" not in each:
+            raise SettingsError(f"{place}bind is missing")
+        settings.listen.append(Listen(**_values(Listen, {**shared, **each}, place)))
+    return settings
+
+
+def _values(kind: type, table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    fields = {item.name: item for item in dataclasses.fields(kind)}
+    types_ = get_type_hints(kind)
+    values = {}
+    for key, value in table.items():
+        if key not in fields:
+            raise SettingsError(f"{where}unknown setting {key}{_suggestion(key, fields)}")
+        values[key] = _checked(f"{where}{key}", value, types_[key], fields[key].metadata["least"])
+    return values
+
+
+def _suggestion(key: str, names: Mapping[str, Any]) -> str:
+    known = {*names, *(item.name for item in dataclasses.fields(Listen))}
+    close = difflib.get_close_matches(key, known, 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _checked(name: str, value: Any, kind: Any, least: float | None) -> Any:
+    choices: list[Any] = []
+    wanted: list[type] = []
+    for part in get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,):
+        if get_origin(part) is Literal:
+            choices.extend(get_args(part))
+        else:
+            wanted.append(get_origin(part) or part)
+    if value in choices and not isinstance(value, bool):
+        return value
+    if float in wanted and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    fits = any(type(value) is each for each in wanted)
+    if fits and isinstance(value, list):
+        fits = all(isinstance(each, str) for each in value)
+    if not fits:
+        names = {
+            bool: "true or false",
+            int: "a whole number",
+            float: "a number",
+            str: "a text",
+            list: "a list of texts",
+        }
+        options = [names.get(each, each.__name__) for each in wanted] + [repr(choice) for choice in choices]
+        raise SettingsError(f"{name} must be {' or '.join(options)}, not {value!r}")
+    if least is not None and isinstance(value, int | float) and not isinstance(value, bool) and not value >= least:
+        raise SettingsError(f"{name} must be at least {least}, not {value}")
+    if isinstance(value, float) and value == float("inf"):
+        raise SettingsError(f"{name} must be finite")
+    if isinstance(value, str) and "\0" in value:
+        raise SettingsError(f"{name} must not hold NUL")
+    return value
+
+
+def parse_value(text: str) -> Any:
+    """A value from the command line: as TOML has it, or else the text itself."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, KeyError):
+        return text
+
+
+def default_hostname() -> str:
+    """The machine's name."""
+    return socket.gethostname() or "localhost"
+
+
+def default_binds() -> Sequence[str]:
+    """Port 2525 of this machine alone, by IPv4 and, where there is IPv6, by that."""
+    binds = ["smtp://127.0.0.1:2525"]
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+        binds.append("smtp://[::1]:2525")
+    except OSError:
+        pass
+    return binds
+
+
+def to_json(settings: Settings) -> dict[str, Any]:
+    """Plain values, for the workers."""
+    return dataclasses.asdict(settings)
+
+
+def from_json(values: Mapping[str, Any]) -> Settings:
+    """What `to_json` made."""
+    return Settings(**{**values, "listen": [Listen(**each) for each in values["listen"]]})

@@ -25,6 +25,7 @@ import psutil
 
 START_TIMEOUT = 30.0  # seconds to the banner: a cold start of an interpreter on a busy machine takes a few
 STOP_TIMEOUT = 15.0  # seconds after SIGTERM, then SIGKILL: more than a drain of idle sessions takes
+KILL_TIMEOUT = 5.0  # seconds after SIGKILL: a process in an uninterruptible wait may outlive even that
 SAMPLE_INTERVAL = 0.1  # seconds between two readings of memory, and never above 5 % of this thread's time
 TAIL_LINES = 8  # of a failed server's output, as shown in the report
 
@@ -147,8 +148,8 @@ class ServerProcess:
                 )
             except OSError as error:
                 raise Failure(f"could not be started: {error}") from None
+        self.tree = Tree(self._process.pid)
         try:
-            self.tree = Tree(self._process.pid)
             self._wait_for_banner()
         except BaseException:
             self.stop()
@@ -193,7 +194,7 @@ class ServerProcess:
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL for whatever is left of the tree or the session after `STOP_TIMEOUT`."""
-        known = set(self.tree.members()) if hasattr(self, "tree") else set()
+        known = set(self.tree.members())
         if self._process.poll() is None:
             self._process.terminate()
             try:
@@ -208,7 +209,9 @@ class ServerProcess:
             except psutil.NoSuchProcess:
                 pass
         self._process.wait()
-        psutil.wait_procs(left, timeout=5)
+        deadline = time.monotonic() + KILL_TIMEOUT
+        while any(map(_lives, left)) and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def _in_session(self, pid: int) -> bool:
         try:

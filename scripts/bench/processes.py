@@ -1,0 +1,228 @@
+"""A server as a process tree: started, waited for, measured, and gone at the end.
+
+Promises: when `ServerProcess.__exit__` returns, nothing that the server started is left, whatever happened
+before. Processor time counts every process of the tree, and those that ended if their parent waited for them.
+Must not know: which server this is, what is sent to it. The banner is all the SMTP here.
+Weak: the kernel counts processor time of a process in ticks (10 ms mostly), so a run must last. A process
+that leaves both the tree and the session (a daemon by double fork and setsid) between two readings is not
+seen. If this program itself is killed by SIGKILL, the servers live on.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+START_TIMEOUT = 30.0  # seconds to the banner: a cold start of an interpreter on a busy machine takes a few
+STOP_TIMEOUT = 15.0  # seconds after SIGTERM, then SIGKILL: more than a drain of idle sessions takes
+KILL_TIMEOUT = 5.0  # seconds after SIGKILL: a process in an uninterruptible wait may outlive even that
+SAMPLE_INTERVAL = 0.1  # seconds between two readings of memory, and never above 5 % of this thread's time
+TAIL_LINES = 8  # of a failed server's output, as shown in the report
+
+
+class Failure(Exception):
+    """A server or client did not do its part. The text, of one line or more, is for the report."""
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 nobody listens on, below the range from which outgoing connections take theirs.
+
+    A port from bind(0) would lie inside that range and could be gone before the server binds it.
+    """
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    candidates = range(10_000, lowest) if lowest > 11_000 else range(1_024, 65_536)
+    for port in random.sample(candidates, 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise Failure("no free port among a hundred tried")
+
+
+class Tree:
+    """A process and all that descend from it, found anew at each reading and kept when its parent ends."""
+
+    def __init__(self, pid: int) -> None:
+        self.root = psutil.Process(pid)
+        self._seen: set[psutil.Process] = {self.root}
+
+    def members(self) -> list[psutil.Process]:
+        """Those that live, the root first. A process that ended and was not waited for yet still counts."""
+        try:
+            self._seen.update(self.root.children(recursive=True))
+        except psutil.NoSuchProcess:
+            pass
+        self._seen = {process for process in self._seen if process.is_running()}
+        return sorted(self._seen, key=lambda process: (process != self.root, process.pid))
+
+    def cpu_seconds(self) -> float:
+        """User and system time of the tree since it started, with ended children that were waited for."""
+        total = 0.0
+        for process in self.members():
+            try:
+                times = process.cpu_times()
+            except psutil.NoSuchProcess:
+                continue
+            total += times.user + times.system + times.children_user + times.children_system
+        return total
+
+    def uss(self) -> int:
+        """Bytes that are this tree's alone: the sum of unique set sizes, so shared pages count for nobody."""
+        total = 0
+        for process in self.members():
+            try:
+                total += process.memory_full_info().uss
+            except (psutil.NoSuchProcess, psutil.ZombieProcess):
+                continue
+        return total
+
+
+class PeakMemory:
+    """A context that samples `Tree.uss` in a thread of its own; `peak` is the highest sum seen, in bytes."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.peak = 0
+        self._tree = tree
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _sample(self) -> float:
+        begin = time.monotonic()
+        self.peak = max(self.peak, self._tree.uss())
+        return time.monotonic() - begin
+
+    def _run(self) -> None:
+        cost = 0.0
+        while not self._done.wait(max(SAMPLE_INTERVAL, 20 * cost)):
+            cost = self._sample()
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._done.set()
+        self._thread.join()
+        self._sample()
+
+
+class ServerProcess:
+    """One running server, as a context: entered when its banner has come, left when its tree is gone.
+
+    `command` is run in `workdir`, in a session of its own, with `environment` added to ours; what it prints
+    goes to `server.log` there. Raises `Failure` on entry if no banner comes.
+    """
+
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], workdir: Path, port: int
+    ) -> None:
+        self.command = list(command)
+        self.environment = dict(environment)
+        self.workdir = workdir
+        self.port = port
+        self.log = workdir / "server.log"
+
+    def __enter__(self) -> ServerProcess:
+        with self.log.open("wb") as output:
+            try:
+                self._process = subprocess.Popen(
+                    self.command,
+                    cwd=self.workdir,
+                    env={**os.environ, **self.environment},
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise Failure(f"could not be started: {error}") from None
+        self.tree = Tree(self._process.pid)
+        try:
+            self._wait_for_banner()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def failure(self, what: str) -> Failure:
+        """`what` happened, with how the server ended if it did and the last lines that it printed."""
+        status = self._process.poll()
+        lines = [what if status is None else f"{what}; the server ended with status {status}"]
+        lines += self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+        return Failure("\n".join(lines))
+
+    def check(self) -> None:
+        """Raises `Failure` if the server has ended."""
+        if self._process.poll() is not None:
+            raise self.failure("died")
+
+    def _wait_for_banner(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        heard = b""
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise self.failure("did not start")
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=2) as probe:
+                    heard = probe.recv(512)
+                    if heard.startswith(b"220"):
+                        probe.sendall(b"QUIT\r\n")
+                        while probe.recv(512):  # to the end: a client that resets is another case
+                            pass
+                        return
+            except OSError:
+                pass
+            time.sleep(0.02)
+        raise self.failure(f"no banner within {START_TIMEOUT:.0f} s{f', but {heard!r}' if heard else ''}")
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL for whatever is left of the tree or the session after `STOP_TIMEOUT`."""
+        known = set(self.tree.members())
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                pass
+        known |= {process for process in psutil.process_iter() if self._in_session(process.pid)}
+        left = [process for process in known if _lives(process)]
+        for process in left:
+            try:
+                process.send_signal(signal.SIGKILL)
+            except psutil.NoSuchProcess:
+                pass
+        self._process.wait()
+        deadline = time.monotonic() + KILL_TIMEOUT
+        while any(map(_lives, left)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _in_session(self, pid: int) -> bool:
+        try:
+            return os.getsid(pid) == self._process.pid
+        except (ProcessLookupError, PermissionError):
+            return False
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Not ended; one that ended and that its parent has not waited for has no more to do."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

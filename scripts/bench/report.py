@@ -1,0 +1,150 @@
+"""Results as a table for a terminal of 100 columns, as RST, as JSON.
+
+Promises: all three show the same figures. A ratio stands as `median (lowest..highest)` over the rounds.
+Must not know: how anything was measured.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from .rounds import Row, Spread, Table
+from .workloads import Column
+
+NOTES = (
+    "us/msg, us/session: processor time of the server's whole process tree, user and system. MiB: highest "
+    "sum of USS over the tree (memory of these processes alone), sampled. KiB/session: growth of that sum, "
+    "without the kernel's socket buffers. client%: processor use of smtp-source; near 100 it is what bounds "
+    "msg/s. x: median of the ratios within each round, with the lowest and highest."
+)
+
+
+def machine(workdir: Path) -> dict[str, Any]:
+    """What a reader needs to judge the figures."""
+    model = ""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "processor": model or platform.machine(),
+        "cores": psutil.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "load": round(os.getloadavg()[0], 2),
+        "filesystem": filesystem(workdir),
+    }
+
+
+def filesystem(path: Path) -> str:
+    """The type of the filesystem that `path` lies on, such as "ext4"."""
+    mounts = {Path(part.mountpoint): part.fstype for part in psutil.disk_partitions(all=True)}
+    resolved = path.resolve()
+    return next((mounts[place] for place in (resolved, *resolved.parents) if place in mounts), "unknown")
+
+
+def head(facts: Mapping[str, Any], versions: Mapping[str, str], unavailable: Mapping[str, str]) -> list[str]:
+    """Lines that say what ran where, and what did not."""
+    lines = [
+        "{date}, {processor}, {cores} cores, {memory_gib} GiB, {system}, {python}, load {load} at the start, "
+        "files on {filesystem}".format(**facts)
+    ]
+    lines += [f"{name}: {version}" for name, version in versions.items()]
+    lines += [f"{name}: NOT RUN, {reason}" for name, reason in unavailable.items()]
+    return lines
+
+
+def cells(table: Table) -> list[list[str]]:
+    """The heading row, then one row for each entry."""
+    baseline = table.baseline_row()
+    heading = ["server"]
+    for column in table.workload.columns:
+        heading += [column.heading, f"x {table.baseline}"] if column.ratio else [column.heading]
+    return [heading, *(_row(row, table.workload.columns, baseline) for row in table.rows)]
+
+
+def _row(row: Row, columns: Sequence[Column], baseline: Row | None) -> list[str]:
+    shown = [row.name]
+    for column in columns:
+        value = None if row.failure else row.figure(column.figure)
+        shown.append(f"{value.median:.{column.digits}f}" if value else "-")
+        if column.ratio:
+            ratio = None if row.failure else row.ratio(column.figure, baseline)
+            shown.append(_ratio(ratio) if ratio else "-")
+    if row.failure:
+        shown[1] = "failed"
+    return shown
+
+
+def _ratio(ratio: Spread) -> str:
+    return f"{ratio.median:.2f} ({ratio.lowest:.2f}..{ratio.highest:.2f})"
+
+
+def text(table: Table) -> list[str]:
+    """Lines for a terminal; below the table, why an entry failed."""
+    rows = cells(table)
+    widths = _widths(rows)
+    lines = [f"{table.workload.name}: {table.title}"]
+    for row in rows:
+        first, *others = (
+            cell.ljust(width) if index == 0 else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join([first, *others]).rstrip())
+    for row_ in table.rows:
+        if row_.failure:
+            what, *rest = row_.failure.splitlines()
+            lines += [f"  {row_.name} failed: {what}", *(f"    | {line}" for line in rest)]
+    return lines
+
+
+def rst(table: Table) -> list[str]:
+    """An RST simple table under its title, with a failure's first line as a list below it."""
+    rows = cells(table)
+    widths = _widths(rows)
+    border = "  ".join("=" * width for width in widths)
+    title = f"{table.workload.name}: {table.title}"
+    lines = [title, "-" * len(title), "", border]
+    for index, row in enumerate(rows):
+        lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        if index == 0:
+            lines.append(border)
+    lines += [border, ""]
+    failed = [f"- {row.name}: {row.failure.splitlines()[0]}" for row in table.rows if row.failure]
+    return [*lines, *failed, ""] if failed else lines
+
+
+def as_json(table: Table) -> dict[str, Any]:
+    """Every figure with its spread, its ratio, and the samples of each round."""
+    baseline = table.baseline_row()
+    rows = []
+    for row in table.rows:
+        names = {} if row.failure else {name: None for figures in row.rounds.values() for name in figures}
+        rows.append(
+            {
+                "server": row.name,
+                "failure": row.failure,
+                "figures": {name: _spread(row.figure(name)) for name in names},
+                "ratios": {name: _spread(row.ratio(name, baseline)) for name in names},
+                "rounds": {str(number): dict(figures) for number, figures in row.rounds.items()},
+            }
+        )
+    return {"title": table.title, "baseline": table.baseline, "rows": rows}
+
+
+def _spread(spread: Spread | None) -> dict[str, float] | None:
+    return asdict(spread) if spread else None
+
+
+def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*rows, strict=True)]

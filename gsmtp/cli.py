@@ -183,7 +183,7 @@ def _settings_text() -> str:
     for kind in (Settings, settings.Listen):
         title = "for the server" if kind is Settings else "for a listener: in its [[listen]] table, or for all outside"
         rows.append(f"{title}\n")
-        for item in dataclasses.fields(kind):  # type: ignore[arg-type]
+        for item in dataclasses.fields(kind):
             default = item.default
             if default is dataclasses.MISSING or default == "" or (item.name == "workers"):
                 shown = ""

@@ -64,9 +64,6 @@ class Message(Protocol):
     def open(self) -> IO[bytes]:
         """A new reader over trace, prepended headers and content."""
 
-    def bytes(self) -> bytes:
-        """Trace, prepended headers and content in one."""
-
     @property
     def content(self) -> bytes:
         """The content alone, as the client sent it."""
@@ -84,6 +81,9 @@ class Message(Protocol):
 
     def save(self, path: str) -> None:
         """Write it to a new file and sync that and its directory. FileExistsError, OSError."""
+
+    def bytes(self) -> bytes:
+        """Trace, prepended headers and content in one."""
 
 
 class Handler:

@@ -33,16 +33,16 @@ def timestamp(now: float) -> str:
 
 
 def _quoted(value: Any) -> str:
-    if value.__class__ is str:
+    kind = value.__class__
+    if kind is str:
         if _PLAIN.fullmatch(value):
             return value  # type: ignore[no-any-return]
         return f'"{value}"' if _SIMPLE.fullmatch(value) else json.dumps(value)
-    if isinstance(value, list | tuple):
-        text = ",".join(map(str, value))
-        return text if _PLAIN.fullmatch(text) else json.dumps(text)
-    if isinstance(value, float):
+    if kind is int:
+        return str(value)
+    if kind is float:
         return f"{value:.3f}"
-    return str(value) if isinstance(value, int) else json.dumps(str(value))
+    return _quoted(",".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
 
 
 def line(format: Format, now: float, origin: str, event: str, fields: Mapping[str, Any]) -> str:

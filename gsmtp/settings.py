@@ -163,7 +163,8 @@ def read_file(path: str) -> dict[str, Any]:
 
 def build(table: Mapping[str, Any], where: str = "") -> Settings:
     """The settings that a TOML document gives. Raises SettingsError, with `where` in front."""
-    own, shared = {}, {}
+    own: dict[str, Any] = {}
+    shared: dict[str, Any] = {}
     names = {item.name for item in dataclasses.fields(Listen)}
     for key, value in table.items():
         (shared if key in names - {"bind"} else own)[key] = value

@@ -65,9 +65,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="in place of --seconds: 4 KB messages in one run (other sizes: as many bytes)",
     )
     add("--idle", type=int, help="sessions of the idle workload (default: 2000)")
-    add(
-        "--quick", action="store_true", help="2 rounds of half a second, 300 idle sessions: figures are rough"
-    )
+    add("--quick", action="store_true", help="2 rounds of half a second, 300 idle sessions: figures are rough")
     add("--json", metavar="FILE", type=Path, help="write all figures there")
     add("--rst", action="store_true", help="print RST in place of text")
     add(
@@ -101,17 +99,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.all_servers = entries(options.checkout, options.node_dir.resolve())
     names = [entry.name for entry in options.all_servers]
     options.chosen_servers = _choose(parser, "--servers", options.servers, names)
-    options.chosen_workloads = _choose(
-        parser, "--workloads", options.workloads, [each.name for each in WORKLOADS]
-    )
+    options.chosen_workloads = _choose(parser, "--workloads", options.workloads, [each.name for each in WORKLOADS])
     if options.baseline and options.baseline not in names:
         parser.error(f"--baseline: there is no {options.baseline}")
     return options
 
 
-def _choose(
-    parser: argparse.ArgumentParser, option: str, wanted: str | None, names: Sequence[str]
-) -> list[str]:
+def _choose(parser: argparse.ArgumentParser, option: str, wanted: str | None, names: Sequence[str]) -> list[str]:
     if wanted is None:
         return list(names)
     patterns = [pattern.strip() for pattern in wanted.split(",") if pattern.strip()]

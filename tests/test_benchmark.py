@@ -201,9 +201,7 @@ def test_a_server_that_fails_is_reported_and_others_run(
     assert done.returncode == 1, done.stderr
     for words in said:
         assert words in done.stdout
-    rows = [
-        line.split() for line in done.stdout.splitlines() if line.startswith(("smtp-sink ", "gsmtp@tree "))
-    ]
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith(("smtp-sink ", "gsmtp@tree "))]
     assert [row[:2] for row in rows if row[0] == "gsmtp@tree"] == [["gsmtp@tree", "failed"]]
     assert [float(row[1]) > 0 for row in rows if row[0] == "smtp-sink"] == [True]
     assert left_in(place) == []
@@ -224,9 +222,7 @@ def test_messages_acknowledged_must_be_stored(
 
 
 @needs_postfix
-def test_a_child_does_the_work_and_is_counted(
-    place: Path, checkout: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_a_child_does_the_work_and_is_counted(place: Path, checkout: Callable[[str], Path], tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     servers: list[str | Path] = [
         "--servers",
@@ -236,9 +232,7 @@ def test_a_child_does_the_work_and_is_counted(
         "--baseline",
         "gsmtp@tree",
     ]
-    done = benchmark(
-        place, *servers, "--workloads", "kept", "--messages", "3000", "--rounds", "1", "--json", out
-    )
+    done = benchmark(place, *servers, "--workloads", "kept", "--messages", "3000", "--rounds", "1", "--json", out)
     assert done.returncode == 0, done.stderr + done.stdout
     (row,) = json.loads(out.read_text())["workloads"]["kept"]["rows"]
     assert row["figures"]["cpu_us"]["median"] >= 10 and row["ratios"]["cpu_us"]["median"] == 1

@@ -78,7 +78,10 @@ _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e\u00
 
 
 class ExtensionSet:
-    """The extensions that a listener has, made once and shared by its sessions."""
+    """The extensions that a listener has, made once and shared by its sessions.
+
+    `lines` are those of EHLO's reply after the first; `banner`, `helo` and `ehlo` the replies that need no decision.
+    """
 
     def __init__(self, options: Options, extensions: Iterable[Extension] = EXTENSIONS) -> None:
         self._options = options
@@ -92,6 +95,11 @@ class ExtensionSet:
             self.lines += (f"{extension.keyword} {said}".rstrip(),)
             self._mail.update(extension.mail)
             self._rcpt.update(extension.rcpt)
+        # RFC 5321 4.2: Greeting = "220 " (Domain / address-literal) [ SP textstring ] CRLF
+        self.banner = Reply(220, "", f"{options.hostname} {options.banner}".rstrip())
+        # RFC 2034 4: no enhanced code in the reply to HELO and EHLO.
+        self.helo = Reply(250, "", options.hostname)
+        self.ehlo = Reply(250, "", "\n".join((options.hostname, *self.lines)))
 
     def mail_parameters(self, text: str) -> dict[str, Any]:
         """MAIL's parameters, typed. Raises ParameterError."""

@@ -141,7 +141,7 @@ class ServerSession:
                 if not self._read_content():
                     return NEED_DATA
             elif state is _CONNECTED:
-                self._ask("connect", Connected(), Reply(220, "", self._banner()), self._connected)
+                self._ask("connect", Connected(), self._extensions.banner, self._connected)
             else:
                 line = self._lines.line()
                 if line is None:
@@ -244,10 +244,6 @@ class ServerSession:
 
     # Greeting
 
-    def _banner(self) -> str:
-        # RFC 5321 4.2: Greeting = "220 " (Domain / address-literal) [ SP textstring ] CRLF
-        return f"{self._options.hostname} {self._options.banner}".rstrip()
-
     def _connected(self, event: Connected, reply: Reply) -> None:
         self._say(reply)
         # RFC 5321 3.1 lets a refused client go on to QUIT; servers close at once, and clients are used to that.
@@ -263,18 +259,25 @@ class ServerSession:
             self._refuse(verb, Reply(501, "5.5.4", f"Syntax: {verb} hostname"))
             return
         self._drop_envelope()
-        extensions = list(self._extensions.lines) if verb == "EHLO" else []
-        event = Helo(domain, verb == "EHLO", extensions)
-        self._ask(verb.lower(), event, Reply(250, "", self._options.hostname), self._greeted)
+        extensions = self._extensions
+        esmtp = verb == "EHLO"
+        if verb.lower() in self._asks:
+            event = Helo(domain, esmtp, list(extensions.lines) if esmtp else [])
+            self._ask(verb.lower(), event, extensions.helo, self._helo_decided)
+        else:
+            self._greet(domain, esmtp, extensions.ehlo if esmtp else extensions.helo)
 
-    def _greeted(self, event: Helo, reply: Reply) -> None:
-        if not reply.accepted:
+    def _helo_decided(self, event: Helo, reply: Reply) -> None:
+        if reply.accepted:
+            whole = Reply(reply.code, "", "\n".join([reply.text, *event.extensions]))
+            self._greet(event.domain, event.esmtp, whole)
+        else:
             self._say(reply)
-            return
-        # RFC 2034 4: no enhanced code in the reply to HELO and EHLO.
-        self._say(Reply(reply.code, "", "\n".join([reply.text, *event.extensions])))
-        self.session.helo = event.domain
-        self.session.esmtp = event.esmtp
+
+    def _greet(self, domain: str, esmtp: bool, reply: Reply) -> None:
+        self._say(reply)
+        self.session.helo = domain
+        self.session.esmtp = esmtp
         self.state = _READY
 
     # A transaction

@@ -49,10 +49,6 @@ class SpooledMessage:
         """The content alone, as the client sent it."""
         return self.spool.bytes()
 
-    def bytes(self) -> bytes:
-        """Trace and content in one."""
-        return self.trace + self.spool.bytes()
-
     def open(self) -> IO[bytes]:
         """A new reader over trace and content."""
         return cast(IO[bytes], io.BufferedReader(_Joined(self.trace, self.spool.open()), _COPY))
@@ -70,8 +66,7 @@ class SpooledMessage:
     def email(self) -> EmailMessage:
         """The whole as the standard library's EmailMessage; parsed when first asked for."""
         if self._email is None:
-            parsed = email.message_from_bytes(self.bytes(), policy=email.policy.default)
-            self._email = cast(EmailMessage, parsed)
+            self._email = email.message_from_bytes(self.bytes(), policy=email.policy.default)
         return self._email
 
     def prepend(self, name: str, value: str) -> None:
@@ -100,6 +95,10 @@ class SpooledMessage:
             os.fsync(directory)
         finally:
             os.close(directory)
+
+    def bytes(self) -> bytes:
+        """Trace and content in one."""
+        return self.trace + self.spool.bytes()
 
 
 class _Joined(io.RawIOBase):

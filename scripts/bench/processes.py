@@ -125,9 +125,7 @@ class ServerProcess:
     goes to `server.log` there. Raises `Failure` on entry if no banner comes.
     """
 
-    def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], workdir: Path, port: int
-    ) -> None:
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], workdir: Path, port: int) -> None:
         self.command = list(command)
         self.environment = dict(environment)
         self.workdir = workdir

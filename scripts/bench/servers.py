@@ -24,9 +24,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 BACKLOG = 2000  # of the listening sockets, where it can be told: more than all sessions of a workload at once
-SIZE_LIMIT = (
-    100_000_000  # bytes; a message that servers shall not refuse, well above the biggest that is sent
-)
+SIZE_LIMIT = 100_000_000  # bytes; a message that servers shall not refuse, well above the biggest that is sent
 
 
 class Entry:
@@ -74,9 +72,7 @@ class SmtpSink(Server):
     kind = "discard"
 
     def available(self) -> str | None:
-        return (
-            None if shutil.which("smtp-sink") else "smtp-sink is not on PATH (Debian: postfix, in /usr/sbin)"
-        )
+        return None if shutil.which("smtp-sink") else "smtp-sink is not on PATH (Debian: postfix, in /usr/sbin)"
 
     def version(self) -> str:
         return "Postfix" + _first_line(["postconf", "-dh", "mail_version"], before=" ")
@@ -293,9 +289,7 @@ def entries(checkouts: Sequence[Path], node_directory: Path) -> list[Entry]:
     return [*found, Aiosmtpd("asyncio"), Aiosmtpd("uvloop"), NodeSmtpServer(node_directory)]
 
 
-def _run(
-    command: Sequence[str], environment: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
+def _run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, cwd="/")
 
 

@@ -22,9 +22,7 @@ from .processes import Failure, PeakMemory, ServerProcess
 from .servers import Server
 
 IDLE_BATCH = 200  # connections opened before the first banner is read: a server may wait before it speaks
-IDLE_WARM_UP = (
-    20  # sessions opened and closed before the first reading: code and pools are not counted per session
-)
+IDLE_WARM_UP = 20  # sessions opened and closed before the first reading: code and pools are not counted per session
 SETTLE = 0.3  # seconds for a server to come to rest before a reading
 # On loopback the segment size is 64 KB, and Postfix makes buffers twice as large as a segment: 257
 # KiB a session where a real network has them at 13. So idle clients ask for segments as on an Ethernet.
@@ -76,9 +74,7 @@ class Workload:
         """Make the server ready to be measured; what to hand to `measure` as `count`."""
         raise NotImplementedError
 
-    def measure(
-        self, server: Server, running: ServerProcess, effort: Effort, count: int
-    ) -> Mapping[str, float]:
+    def measure(self, server: Server, running: ServerProcess, effort: Effort, count: int) -> Mapping[str, float]:
         raise NotImplementedError
 
 
@@ -109,9 +105,7 @@ class Delivery(Workload):
             # What a short run takes is mostly start-up, so its rate is not to be trusted far.
             count = int(count * min(10.0, effort.seconds / 2 / wall))
 
-    def measure(
-        self, server: Server, running: ServerProcess, effort: Effort, count: int
-    ) -> Mapping[str, float]:
+    def measure(self, server: Server, running: ServerProcess, effort: Effort, count: int) -> Mapping[str, float]:
         stored = server.stored(running.workdir)
         with PeakMemory(running.tree) as memory:
             cpu = running.tree.cpu_seconds()
@@ -178,9 +172,7 @@ class Idle(Workload):
             sessions.open(IDLE_WARM_UP)
         return effort.idle
 
-    def measure(
-        self, server: Server, running: ServerProcess, effort: Effort, count: int
-    ) -> Mapping[str, float]:
+    def measure(self, server: Server, running: ServerProcess, effort: Effort, count: int) -> Mapping[str, float]:
         time.sleep(SETTLE)
         before, cpu = running.tree.uss(), running.tree.cpu_seconds()
         with _Sessions(running) as sessions:

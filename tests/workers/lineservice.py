@@ -1,4 +1,4 @@
-"""A line service for the tests of `workers`: "pid" and "slot" are answered, "hold" keeps quiet, other lines come back."""
+"""A line service for the tests of `workers`: "pid" and "slot" are answered, "hold" keeps quiet, others come back."""
 
 from __future__ import annotations
 

@@ -107,8 +107,8 @@ class Plan:
     heartbeat      a worker's sign of life, from its event loop. 0.5: short enough for the gate to be fair.
     stale_after    a worker whose last beat is older is not counted by the gate. Four beats.
     boot_timeout   from start to READY. 60: a service may load models or open pools; beyond that it hangs.
-    drain_timeout  from the start of a drain until a worker exits whatever its sessions do. 660: a last resort,
-                   for the service ends its sessions within limits of its own; ten minutes of work, and one more.
+    drain_timeout  from the start of a drain until a worker exits in any case. 660: a last resort, since the
+                   service ends its sessions by limits of its own; ten minutes of work, and one more.
     stop_timeout   the same for a quick stop, and for the exit callbacks. 5: someone waits at the keyboard.
     kill_after     beyond those limits, until the master kills a worker. 5: enough for an exit under load.
     linger         how long a farewell waits for the client to close. 1: else a reset can eat the farewell.

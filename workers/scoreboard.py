@@ -18,6 +18,7 @@ import tempfile
 from dataclasses import dataclass
 from enum import IntEnum
 from operator import itemgetter
+from typing import Any
 
 PID, STATE, GENERATION, STARTED, BEAT, LAG, SESSIONS, SCORE, ACCEPTED, RSS, COUNTERS = range(11)
 _LINE = (
@@ -155,10 +156,10 @@ class Scores:
     not READY."""
 
     def __init__(self, cells: memoryview[float], at: list[int]) -> None:
-        # With a single index itemgetter returns no tuple; twice the same changes the least not at all.
-        self._get = itemgetter(*at, at[0]) if len(at) == 1 else itemgetter(*at)
+        self._get = itemgetter(*at)
+        self._single = len(at) == 1  # then itemgetter returns no tuple
         self._cells = cells
 
     def __call__(self) -> tuple[float, ...]:
-        values: tuple[float, ...] = self._get(self._cells)
-        return values
+        values: Any = self._get(self._cells)
+        return (values,) if self._single else values

@@ -171,7 +171,10 @@ class Worker:
         sys.path.insert(0, os.getcwd())
         death = gevent.get_hub().loop.io(mission.death_fd, 1)
         death.start(os._exit, 0)
-        handles: Sequence[Handle] = load(plan.factory)(self, plan.argument)
+        factory = load(plan.factory)
+        if not callable(factory):
+            raise BootError(f"{plan.factory} is not callable")
+        handles: Sequence[Handle] = factory(self, plan.argument)
         if len(handles) != len(plan.listeners):
             raise BootError(f"{plan.factory} made {len(handles)} handles for {len(plan.listeners)} listeners")
         death.stop()

@@ -169,16 +169,16 @@ class Worker:
             os.setgid(gid)
             os.setuid(uid)
         sys.path.insert(0, os.getcwd())
-        death = gevent.get_hub().loop.io(mission.death_fd, 1)
-        death.start(os._exit, 0)
+        self._death = gevent.get_hub().loop.io(mission.death_fd, 1)
+        self._death.start(os._exit, 0)
         factory = load(plan.factory)
         if not callable(factory):
             raise BootError(f"{plan.factory} is not callable")
         handles: Sequence[Handle] = factory(self, plan.argument)
         if len(handles) != len(plan.listeners):
             raise BootError(f"{plan.factory} made {len(handles)} handles for {len(plan.listeners)} listeners")
-        death.stop()
-        death.start(self._master_died, death)
+        self._death.stop()
+        self._death.start(self._master_died)
         if self.checking:
             return
         for listener, (fd, _), handle in zip(plan.listeners, mission.listeners, handles, strict=True):
@@ -269,6 +269,11 @@ class Worker:
             log.warning("worker %d: %d sessions cut off", self.slot, self.sessions)
 
     def _leave(self) -> None:
+        """Say the last farewells, close, call back. What then still holds the process, such as a thread that
+        does not end, is cut off by SIGALRM: without a master nobody else would."""
+        limit = self.plan.linger + self.plan.stop_timeout + self.plan.kill_after
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, limit)
         for acceptor in self._acceptors:
             acceptor.pause()
         deadline = time.monotonic() + self.plan.linger
@@ -309,8 +314,8 @@ class Worker:
         self._stop_asked = True
         self._wake.set()
 
-    def _master_died(self, watcher: Any) -> None:
-        watcher.stop()
+    def _master_died(self) -> None:
+        self._death.stop()
         self._orphaned = True
         self._ask_drain()
 

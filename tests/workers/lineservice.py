@@ -1,5 +1,6 @@
 """A line service for the tests of `workers`: greets with slot and pid, answers commands, echoes the rest."""
 
+import atexit
 import json
 import os
 import resource
@@ -26,6 +27,8 @@ class Service:
         self.sessions = set()
         if "descriptors" in argument:
             resource.setrlimit(resource.RLIMIT_NOFILE, (argument["descriptors"],) * 2)
+        if argument.get("sticky"):
+            atexit.register(_forever)
         worker.on_drain(self.drain)
         worker.on_stop(self.cut)
         worker.on_exit(lambda: print(f"exit callback in {os.getpid()}", file=sys.stderr, flush=True))
@@ -116,6 +119,11 @@ class Service:
         except OSError:
             pass
         sock.close()
+
+
+def _forever():
+    while True:
+        monkey.get_original("time", "sleep")(1)
 
 
 def _inheritable(fd):

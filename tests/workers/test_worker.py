@@ -151,6 +151,15 @@ def test_exit_callbacks_run_last(start):
     assert f"exit callback in {pid}" in server.log
 
 
+def test_an_exit_that_hangs_is_cut_off(start):
+    options = {"linger": 0.1, "stop_timeout": 0.2, "kill_after": 0.2}
+    server = start(plan(workers=1, argument={"sticky": True}, **options)).until_ready()
+    [pid] = server.pids()
+    server.process.kill()
+    server.ended()
+    wait_for(lambda: not alive(pid))
+
+
 def test_one_handle_for_each_listener(start, tmp_path):
     listeners = (Listener("a", "127.0.0.1"), Listener("b", path=str(tmp_path / "socket")))
     server = start(plan(workers=2, listeners=listeners)).until_ready()

@@ -24,8 +24,7 @@ class PlanError(ValueError):
 
 
 class BindError(Exception):
-    """A listener cannot be bound; `name` is the listener as the user wrote it, `reason` the system's
-    words."""
+    """A listener cannot be bound: its `name` as the user wrote it, and the system's `reason`."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"cannot bind {name}: {reason}")
@@ -34,8 +33,7 @@ class BindError(Exception):
 
 
 class BootError(Exception):
-    """Raised by a factory: the worker cannot start. `message`, one line, goes to stderr; `status` is its
-    exit status."""
+    """Raised by a factory: the worker cannot start. `message` goes to stderr; it exits with `status`."""
 
     def __init__(self, message: str, status: int = 4) -> None:
         super().__init__(message)
@@ -43,8 +41,7 @@ class BootError(Exception):
 
 
 def usable_cores() -> int:
-    """The processors that this process may use: its affinity, and the quota of its control group (version
-    2)."""
+    """The processors that this process may use: its affinity, and its control group's quota (version 2)."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux

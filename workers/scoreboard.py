@@ -21,9 +21,8 @@ from operator import itemgetter
 from typing import Any
 
 PID, STATE, GENERATION, STARTED, BEAT, LAG, SESSIONS, SCORE, ACCEPTED, RSS, COUNTERS = range(11)
-_LINE = (
-    8  # cells in a cache line of 64 bytes: rows begin on their own, so that writers do not disturb each other
-)
+# Cells in a cache line of 64 bytes: rows begin on their own, so that writers do not disturb each other.
+_LINE = 8
 _STOPPING = 0
 
 
@@ -65,8 +64,7 @@ def anonymous_file(name: str) -> int:
 
 
 class Scoreboard:
-    """The shared rows. The master makes it with `create`; a worker opens the inherited descriptor with
-    `Scoreboard(fd)`."""
+    """The shared rows. The master makes it with `create`, a worker opens the inherited descriptor."""
 
     def __init__(self, fd: int, slots: int, counters: tuple[str, ...]) -> None:
         self.fd = fd
@@ -152,8 +150,7 @@ class Scoreboard:
 
 
 class Scores:
-    """The scores of some workers, read anew at each call: the open sessions of each, infinite where it is
-    not READY."""
+    """The scores of some workers, read anew at each call: open sessions, infinite where one is not READY."""
 
     def __init__(self, cells: memoryview[float], at: list[int]) -> None:
         self._get = itemgetter(*at)

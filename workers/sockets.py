@@ -34,8 +34,7 @@ _DROP_SYN = (
 
 
 class BoundListener:
-    """A listener with its open socket, non-blocking, and `address` as it really is ("host:port" or the
-    path)."""
+    """A listener with its open socket, non-blocking, and its real `address` ("host:port" or the path)."""
 
     def __init__(self, listener: Listener, sock: socket.socket, path: str = "") -> None:
         self.listener = listener

@@ -59,8 +59,7 @@ _ENDS = {State.DRAINING, State.STOPPING}
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A listener as a worker sees it: the user's `name` for it, and the `address` it has ("host:port" or a
-    path)."""
+    """A listener as a worker sees it: the user's `name`, and its `address` ("host:port" or a path)."""
 
     name: str
     address: str
@@ -150,18 +149,15 @@ class Worker:
         self._register(State.DRAINING, callback)
 
     def on_stop(self, callback: Callable[[], object]) -> None:
-        """Call `callback` in a greenlet when a quick stop starts (also one during a drain); at once if it
-        has."""
+        """Call `callback` in a greenlet when a quick stop starts, even amid a drain; at once if it has."""
         self._register(State.STOPPING, callback)
 
     def on_exit(self, callback: Callable[[], object]) -> None:
-        """Call `callback` in a greenlet as the last thing, when all sessions have ended or their time is
-        over."""
+        """Call `callback` in a greenlet as the last thing, sessions having ended or their time being over."""
         self._exit_calls.append(callback)
 
     def boot(self) -> None:
-        """Become the user, run the factory, take up the listeners. BootError, or whatever the factory
-        raises."""
+        """Become the user, run the factory, take up the listeners. BootError, or what the factory raises."""
         plan, mission = self.plan, self._mission
         if mission.identity is not None:
             uid, gid, groups = mission.identity
@@ -187,8 +183,7 @@ class Worker:
             self._acceptors.append(Acceptor(self, sock, handle, listener.farewell, self._gate))
 
     def serve(self) -> None:
-        """Accept until a signal or the master's death, then drain or stop; returns when the process may
-        end."""
+        """Accept until a signal or the master's death, then drain or stop. The process may then end."""
         gevent.signal_handler(signal.SIGTERM, self._ask_drain)
         if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
             gevent.signal_handler(signal.SIGINT, self._ask_stop)
@@ -344,8 +339,7 @@ class Worker:
 
 
 def main(arguments: list[str]) -> int:
-    """Run one worker: `arguments` are the mission's descriptor, the slot and the generation. Returns the
-    exit status."""
+    """Run one worker; `arguments`: the mission's descriptor, slot, generation. Returns the exit status."""
     _prepare_process()
     try:
         fd, slot, generation = map(int, arguments)

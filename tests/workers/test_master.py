@@ -272,6 +272,30 @@ def test_ctrl_c_reaches_the_whole_group(start):
     assert "died" not in server.log
 
 
+def test_term_to_the_whole_group(start):
+    """As from systemd: workers that drain by themselves learn that the whole server ends, and say farewell."""
+    server = start(plan(workers=2, argument={"grace": 1.5}), start_new_session=True).until_ready()
+    with server.connect() as client:
+        os.killpg(server.process.pid, signal.SIGTERM)
+        wait_for(lambda: "SIGTERM: draining" in server.log)
+        assert client.ask("still served") == "still served"
+        with server.connect() as late:
+            assert late.greeting == FAREWELL
+    assert server.ended() == 0
+    assert "died" not in server.log
+
+
+def test_a_worker_that_cannot_be_started(tmp_path, caplog):
+    home = tmp_path / "home"
+    home.mkdir()
+    promised = plan(chdir=str(home))
+    home.rmdir()
+    handler = signal.getsignal(signal.SIGTERM)
+    assert run(promised) == 1
+    assert "cannot start worker 0: [Errno 2]" in caplog.text
+    assert signal.getsignal(signal.SIGTERM) == handler
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_signals_during_boot(start, number):
     server = start(plan("lineservice:hang"))

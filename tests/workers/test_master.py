@@ -273,7 +273,7 @@ def test_ctrl_c_reaches_the_whole_group(start):
 
 
 def test_term_to_the_whole_group(start):
-    """As from systemd: workers that drain by themselves learn that the whole server ends, and say farewell."""
+    """As from systemd: workers that drain by themselves learn that the server ends, and say farewell."""
     server = start(plan(workers=2, argument={"grace": 1.5}), start_new_session=True).until_ready()
     with server.connect() as client:
         os.killpg(server.process.pid, signal.SIGTERM)

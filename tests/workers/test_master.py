@@ -281,8 +281,19 @@ def test_term_to_the_whole_group(start):
         assert client.ask("still served") == "still served"
         with server.connect() as late:
             assert late.greeting == FAREWELL
+        assert client.ask("and still") == "and still"  # so it was a worker that said it, not the master
     assert server.ended() == 0
     assert "died" not in server.log
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.03, 0.06, 0.09])
+def test_ctrl_c_while_a_worker_starts(start, delay):
+    server = start(plan("lineservice:hang"), start_new_session=True)
+    wait_for(server.pids)
+    time.sleep(delay)
+    os.killpg(server.process.pid, signal.SIGINT)
+    assert server.ended(5) == 0
+    assert "Traceback" not in server.log
 
 
 def test_a_worker_that_cannot_be_started(tmp_path, caplog):

@@ -1,13 +1,14 @@
 import os
 import socket
 import stat
+import sys
 import threading
 
 import pytest
 from running import FAREWELL
 
 from workers import BindError, Listener
-from workers.sockets import bind_all, close_all
+from workers.sockets import bind_all, close_all, drop_newcomers
 
 
 def _has_ipv6():
@@ -183,6 +184,21 @@ def test_who_waits_in_the_backlog_gets_a_farewell(bind, tmp_path, unix):
         client.close()
     closing.join(4)
     assert not closing.is_alive(), "it should not wait for clients that have closed"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="socket filters are Linux's")
+def test_newcomers_are_dropped_and_those_who_wait_are_kept(bind):
+    [item] = bind(Listener("a", "127.0.0.1"))
+    with connect(port(item)) as early, socket.socket() as late:
+        drop_newcomers(item.socket)
+        late.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            late.connect(item.socket.getsockname())
+        accepted, address = item.socket.accept()
+        with accepted:
+            assert address == early.getsockname()
+        with pytest.raises(BlockingIOError):
+            item.socket.accept()
 
 
 def test_nobody_is_reset_while_listeners_close(bind):

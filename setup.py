@@ -29,6 +29,7 @@ setup(
             "mypy>=1.10",
             "types-psutil>=5.9",
         ],
+        "benchmark": ["aiosmtpd>=1.4.6", "uvloop>=0.19"],
     },
     entry_points={"console_scripts": ["gsmtp-master=gsmtp.cli:main"]},
     classifiers=[

@@ -1,5 +1,4 @@
-"""The worker process: `python -P -m workers ...`, started by the master alone. The patch comes before all
-else."""
+"""The worker process: `python -P -m workers ...`, started by the master alone. First comes the patch."""
 
 from gevent import monkey
 

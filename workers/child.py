@@ -132,8 +132,7 @@ class Child:
         self.leaves(phase, now)
 
     def lose_patience(self, now: float) -> None:
-        """Its deadline is over. A boot gets ABRT first, whose stack dump names the line that hangs; then
-        KILL."""
+        """Its deadline is over. A boot gets ABRT first, whose stack dump names the line; then KILL."""
         if self.phase is Phase.BOOTING and not self._aborted:
             log.error("%s not ready after %.3g s", self, self._plan.boot_timeout)
             self.process.send_signal(signal.SIGABRT)
@@ -160,8 +159,7 @@ def exit_status(status: int) -> int:
 
 
 def resolve_identity(plan: Plan) -> Identity | None:
-    """(uid, gid, supplementary groups) for the workers, None for no change. PlanError: unknown, or not
-    permitted."""
+    """(uid, gid, supplementary groups) for the workers, or None. PlanError: unknown, or not permitted."""
     if not plan.user and not plan.group:
         return None
     uid, gid, groups = os.geteuid(), os.getegid(), os.getgroups()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import selectors
 import signal
@@ -64,8 +65,10 @@ def run(plan: Plan, ready: Callable[[list[str]], None] | None = None) -> int:
 
 
 def check(plan: Plan) -> int:
-    """Start one worker far enough to run the factory, bind nothing; 0, or its exit status (its words are on
-    stderr)."""
+    """Start one worker far enough to run the factory, and bind nothing.
+
+    Returns 0, or the worker's exit status; what it had to say is on stderr. Raises PlanError.
+    """
     _open_standard_descriptors()
     identity = resolve_identity(plan)
     board = Scoreboard.create(plan.slots, plan.counters)
@@ -91,8 +94,7 @@ def check(plan: Plan) -> int:
 
 @dataclass
 class Seat:
-    """What the master remembers of a slot from one worker to the next: failures in a row, and when to try
-    again."""
+    """What the master remembers of a slot: failures in a row, and when to try again."""
 
     failures: int = 0
     retry_at: float = 0.0
@@ -124,6 +126,7 @@ class Master:
         self._ready = ready
         self._ever_ready = False
         self._status: int | None = None
+        self._next_start = math.inf
         self._stopping_since = 0.0
         self._seats = [Seat() for _ in range(plan.slots)]
         # Workers hold the read end of the death pipe and see its end when the master is gone.
@@ -148,9 +151,9 @@ class Master:
                 while True:
                     self._hear()
                     self._reap()
+                    self._converge()
                     if self._status is not None or (self.stopping and not self.children):
                         break
-                    self._converge()
                     self._hurry()
                     for key, _ in self._selector.select(self._patience()):
                         key.data()
@@ -221,20 +224,27 @@ class Master:
 
     def _converge(self) -> None:
         """Start or end workers until there are as many as wanted; only one until the first is ready."""
-        if self.stopping:
+        self._next_start = math.inf
+        if self.stopping or self._status is not None:
             return
         active = [child for child in self.children if child.phase in (Phase.BOOTING, Phase.READY)]
         missing = (self.wanted if self._ever_ready else 1) - len(active)
         now = time.monotonic()
         for slot in self._free_slots(missing):
-            if self._seats[slot].retry_at > now:
-                continue
-            try:
-                self.children.append(self._crew.start(slot, generation=0))
-            except OSError as error:
-                wait = self._seats[slot].failed(self.plan, now)
-                log.error("cannot start worker %d: %s; again in %.1f s", slot, error, wait)
-        for child in sorted(active, key=lambda c: (c.phase is Phase.BOOTING, c.slot), reverse=True)[: max(0, -missing)]:
+            seat = self._seats[slot]
+            if seat.retry_at <= now:
+                try:
+                    self.children.append(self._crew.start(slot, generation=0))
+                    continue
+                except OSError as error:
+                    wait = seat.failed(self.plan, now)
+                    log.error("cannot start worker %d: %s; again in %.1f s", slot, error, wait)
+                    if not self._ever_ready:
+                        self._status = 1
+            self._next_start = min(self._next_start, seat.retry_at)
+        # Those go first that do not serve yet, then the youngest slots.
+        active.sort(key=lambda child: (child.phase is Phase.READY, -child.slot))
+        for child in active[: max(0, -missing)]:
             child.order(Phase.DRAINING, now)
 
     def _free_slots(self, number: int) -> list[int]:
@@ -249,11 +259,8 @@ class Master:
 
     def _patience(self) -> float | None:
         """Seconds until something must be done unasked."""
-        now = time.monotonic()
-        times = [child.deadline for child in self.children]
-        times += [seat.retry_at for seat in self._seats if seat.retry_at > now]
-        first = min(times, default=float("inf"))
-        return None if first == float("inf") else max(0.0, first - now)
+        first = min([self._next_start, *(child.deadline for child in self.children)])
+        return None if first == math.inf else max(0.0, first - time.monotonic())
 
     def _slot(self, child: Child) -> Slot | None:
         slot = self.board.slot(child.slot)
@@ -311,8 +318,7 @@ class Master:
 
 
 def _open_standard_descriptors() -> None:
-    """Point closed standard descriptors to /dev/null, lest a listener becomes "stderr" for whoever writes
-    there."""
+    """Point closed standard descriptors to /dev/null, lest a listener becomes "stderr"."""
     while True:
         fd = os.open(os.devnull, os.O_RDWR)
         if fd > 2:

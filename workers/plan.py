@@ -24,8 +24,7 @@ class PlanError(ValueError):
 
 
 class BindError(Exception):
-    """A listener cannot be bound; `name` is the listener as the user wrote it, `reason` the system's
-    words."""
+    """A listener cannot be bound: its `name` as the user wrote it, and the system's `reason`."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"cannot bind {name}: {reason}")
@@ -34,8 +33,7 @@ class BindError(Exception):
 
 
 class BootError(Exception):
-    """Raised by a factory: the worker cannot start. `message`, one line, goes to stderr; `status` is its
-    exit status."""
+    """Raised by a factory: the worker cannot start. `message` goes to stderr; it exits with `status`."""
 
     def __init__(self, message: str, status: int = 4) -> None:
         super().__init__(message)
@@ -43,8 +41,7 @@ class BootError(Exception):
 
 
 def usable_cores() -> int:
-    """The processors that this process may use: its affinity, and the quota of its control group (version
-    2)."""
+    """The processors that this process may use: its affinity, and its control group's quota (version 2)."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux
@@ -107,8 +104,8 @@ class Plan:
     heartbeat      a worker's sign of life, from its event loop. 0.5: short enough for the gate to be fair.
     stale_after    a worker whose last beat is older is not counted by the gate. Four beats.
     boot_timeout   from start to READY. 60: a service may load models or open pools; beyond that it hangs.
-    drain_timeout  from the start of a drain until a worker exits whatever its sessions do. 660: a last resort,
-                   for the service ends its sessions within limits of its own; ten minutes of work, and one more.
+    drain_timeout  from the start of a drain until a worker exits in any case. 660: a last resort, since the
+                   service ends its sessions by limits of its own; ten minutes of work, and one more.
     stop_timeout   the same for a quick stop, and for the exit callbacks. 5: someone waits at the keyboard.
     kill_after     beyond those limits, until the master kills a worker. 5: enough for an exit under load.
     linger         how long a farewell waits for the client to close. 1: else a reset can eat the farewell.

@@ -18,9 +18,11 @@ import tempfile
 from dataclasses import dataclass
 from enum import IntEnum
 from operator import itemgetter
+from typing import Any
 
 PID, STATE, GENERATION, STARTED, BEAT, LAG, SESSIONS, SCORE, ACCEPTED, RSS, COUNTERS = range(11)
-_LINE = 8  # cells in a cache line of 64 bytes: rows begin on their own, so that writers do not disturb each other
+# Cells in a cache line of 64 bytes: rows begin on their own, so that writers do not disturb each other.
+_LINE = 8
 _STOPPING = 0
 
 
@@ -62,8 +64,7 @@ def anonymous_file(name: str) -> int:
 
 
 class Scoreboard:
-    """The shared rows. The master makes it with `create`; a worker opens the inherited descriptor with
-    `Scoreboard(fd)`."""
+    """The shared rows. The master makes it with `create`, a worker opens the inherited descriptor."""
 
     def __init__(self, fd: int, slots: int, counters: tuple[str, ...]) -> None:
         self.fd = fd
@@ -147,14 +148,13 @@ class Scoreboard:
 
 
 class Scores:
-    """The scores of some workers, read anew at each call: the open sessions of each, infinite where it is
-    not READY."""
+    """The scores of some workers, read anew at each call: open sessions, infinite where one is not READY."""
 
     def __init__(self, cells: memoryview[float], at: list[int]) -> None:
-        # With a single index itemgetter returns no tuple; twice the same changes the least not at all.
-        self._get = itemgetter(*at, at[0]) if len(at) == 1 else itemgetter(*at)
+        self._get = itemgetter(*at)
+        self._single = len(at) == 1  # then itemgetter returns no tuple
         self._cells = cells
 
     def __call__(self) -> tuple[float, ...]:
-        values: tuple[float, ...] = self._get(self._cells)
-        return values
+        values: Any = self._get(self._cells)
+        return (values,) if self._single else values

@@ -34,8 +34,7 @@ _DROP_SYN = (
 
 
 class BoundListener:
-    """A listener with its open socket, non-blocking, and `address` as it really is ("host:port" or the
-    path)."""
+    """A listener with its open socket, non-blocking, and its real `address` ("host:port" or the path)."""
 
     def __init__(self, listener: Listener, sock: socket.socket, path: str = "") -> None:
         self.listener = listener
@@ -88,7 +87,7 @@ def close_all(bound: Sequence[BoundListener], linger: float) -> None:
             item.remove_file()
         except OSError as error:
             log.warning("cannot remove %s: %s", item.address, _reason(error))
-        _drop_newcomers(item.socket)
+        drop_newcomers(item.socket)
     for item in bound:
         open_sockets.extend(_accept_rest(item))
         item.socket.close()
@@ -120,6 +119,18 @@ def discard(sock: socket.socket) -> bool:
     except OSError:
         return True
     return False
+
+
+def drop_newcomers(sock: socket.socket) -> None:
+    """Let no further TCP connection begin on a listener; handshakes under way and the backlog go on."""
+    if sock.family == socket.AF_UNIX:
+        return
+    program = array.array("Q", b"".join(struct.pack("HBBI", *step) for step in _DROP_SYN))
+    where, _ = program.buffer_info()
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_DROP_SYN), where))
+    except OSError:  # not Linux
+        pass
 
 
 def _bind(listener: Listener, all_listeners: Sequence[Listener]) -> BoundListener:
@@ -214,17 +225,6 @@ def _reason(error: OSError) -> str:
     if isinstance(error, socket.gaierror):
         return str(error.strerror)
     return os.strerror(error.errno) if error.errno else str(error)
-
-
-def _drop_newcomers(sock: socket.socket) -> None:
-    if sock.family == socket.AF_UNIX:
-        return
-    program = array.array("Q", b"".join(struct.pack("HBBI", *step) for step in _DROP_SYN))
-    where, _ = program.buffer_info()
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_DROP_SYN), where))
-    except OSError:  # not Linux
-        pass
 
 
 def _accept_rest(item: BoundListener) -> list[socket.socket]:

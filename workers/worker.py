@@ -59,8 +59,7 @@ _ENDS = {State.DRAINING, State.STOPPING}
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A listener as a worker sees it: the user's `name` for it, and the `address` it has ("host:port" or a
-    path)."""
+    """A listener as a worker sees it: the user's `name`, and its `address` ("host:port" or a path)."""
 
     name: str
     address: str
@@ -150,18 +149,15 @@ class Worker:
         self._register(State.DRAINING, callback)
 
     def on_stop(self, callback: Callable[[], object]) -> None:
-        """Call `callback` in a greenlet when a quick stop starts (also one during a drain); at once if it
-        has."""
+        """Call `callback` in a greenlet when a quick stop starts, even amid a drain; at once if it has."""
         self._register(State.STOPPING, callback)
 
     def on_exit(self, callback: Callable[[], object]) -> None:
-        """Call `callback` in a greenlet as the last thing, when all sessions have ended or their time is
-        over."""
+        """Call `callback` in a greenlet as the last thing, sessions having ended or their time being over."""
         self._exit_calls.append(callback)
 
     def boot(self) -> None:
-        """Become the user, run the factory, take up the listeners. BootError, or whatever the factory
-        raises."""
+        """Become the user, run the factory, take up the listeners. BootError, or what the factory raises."""
         plan, mission = self.plan, self._mission
         if mission.identity is not None:
             uid, gid, groups = mission.identity
@@ -169,13 +165,16 @@ class Worker:
             os.setgid(gid)
             os.setuid(uid)
         sys.path.insert(0, os.getcwd())
-        death = gevent.get_hub().loop.io(mission.death_fd, 1)
-        death.start(os._exit, 0)
-        handles: Sequence[Handle] = load(plan.factory)(self, plan.argument)
+        self._death = gevent.get_hub().loop.io(mission.death_fd, 1)
+        self._death.start(os._exit, 0)
+        factory = load(plan.factory)
+        if not callable(factory):
+            raise BootError(f"{plan.factory} is not callable")
+        handles: Sequence[Handle] = factory(self, plan.argument)
         if len(handles) != len(plan.listeners):
             raise BootError(f"{plan.factory} made {len(handles)} handles for {len(plan.listeners)} listeners")
-        death.stop()
-        death.start(self._master_died, death)
+        self._death.stop()
+        self._death.start(self._master_died)
         if self.checking:
             return
         for listener, (fd, _), handle in zip(plan.listeners, mission.listeners, handles, strict=True):
@@ -184,8 +183,7 @@ class Worker:
             self._acceptors.append(Acceptor(self, sock, handle, listener.farewell, self._gate))
 
     def serve(self) -> None:
-        """Accept until a signal or the master's death, then drain or stop; returns when the process may
-        end."""
+        """Accept until a signal or the master's death, then drain or stop. The process may then end."""
         gevent.signal_handler(signal.SIGTERM, self._ask_drain)
         if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
             gevent.signal_handler(signal.SIGINT, self._ask_stop)
@@ -266,6 +264,11 @@ class Worker:
             log.warning("worker %d: %d sessions cut off", self.slot, self.sessions)
 
     def _leave(self) -> None:
+        """Say the last farewells, close, call back. What then still holds the process, such as a thread that
+        does not end, is cut off by SIGALRM: without a master nobody else would."""
+        limit = self.plan.linger + self.plan.stop_timeout + self.plan.kill_after
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, limit)
         for acceptor in self._acceptors:
             acceptor.pause()
         deadline = time.monotonic() + self.plan.linger
@@ -304,8 +307,8 @@ class Worker:
         self._stop_asked = True
         self._wake.set()
 
-    def _master_died(self, watcher: Any) -> None:
-        watcher.stop()
+    def _master_died(self) -> None:
+        self._death.stop()
         self._orphaned = True
         self._ask_drain()
 
@@ -334,8 +337,7 @@ class Worker:
 
 
 def main(arguments: list[str]) -> int:
-    """Run one worker: `arguments` are the mission's descriptor, the slot and the generation. Returns the
-    exit status."""
+    """Run one worker; `arguments`: the mission's descriptor, slot, generation. Returns the exit status."""
     _prepare_process()
     try:
         fd, slot, generation = map(int, arguments)

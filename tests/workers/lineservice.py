@@ -1,40 +1,164 @@
-"""A line service for the tests of `workers`: "pid" and "slot" are answered, "hold" keeps quiet, others come back."""
+"""A line service for the tests of `workers`: greets with slot and pid, answers commands, echoes the rest."""
 
-from __future__ import annotations
+import atexit
+import json
+import os
+import resource
+import sys
+import threading
+import time
+from dataclasses import asdict
 
 import gevent
-from gevent import socket as gsocket
+from gevent import monkey
+from gevent import socket as gevent_socket
+
+from workers import BootError
+
+PATCHED = ["queue", "socket", "ssl", "threading"]
 
 
-def make(worker, argument):
-    """argument: {"greeting": str, "listeners": int, ...}; see the tests."""
-    argument = argument or {}
-    open_sessions = set()
-    grace = argument.get("grace", 0.0)
+class Service:
+    """`argument` may have "grace", seconds that sessions go on in a drain, and "descriptors", a limit."""
 
-    def handle(raw, address):
-        sock = gsocket.socket(fileno=raw.detach())
+    def __init__(self, worker, argument):
+        self.worker = worker
+        self.grace = argument.get("grace", 0.0)
+        self.sessions = set()
+        if "descriptors" in argument:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (argument["descriptors"],) * 2)
+        if argument.get("sticky"):
+            atexit.register(_forever)
+        worker.on_drain(self.drain)
+        worker.on_stop(self.cut)
+        worker.on_exit(lambda: print(f"exit callback in {os.getpid()}", file=sys.stderr, flush=True))
+
+    def handle(self, raw, address):
+        assert raw.gettimeout() == 0.0
+        assert not isinstance(raw, gevent_socket.socket)
+        sock = gevent_socket.socket(fileno=raw.detach())
         me = gevent.getcurrent()
-        open_sessions.add(me)
+        self.sessions.add(me)
         try:
-            sock.sendall(f"hello {worker.slot} {__import__('os').getpid()}\r\n".encode())
-            if worker.counters:
-                worker.counters[0] += 1
-            file = sock.makefile("rb")
-            for line in file:
-                if line == b"quit\r\n":
-                    break
-                sock.sendall(line)
+            self.say(sock, f"hello {self.worker.slot} {os.getpid()}")
+            if self.worker.counters:
+                self.worker.counters[0] += 1
+            with sock.makefile("rb") as lines:
+                for line in lines:
+                    answer = self.answer(line.decode().strip(), sock)
+                    if answer is None:
+                        break
+                    self.say(sock, answer)
         except OSError:
             pass
         finally:
-            open_sessions.discard(me)
-            sock.close()
+            self.sessions.discard(me)
+            self.close(sock)
 
-    def drain():
-        gevent.sleep(grace)
-        gevent.killall(list(open_sessions), block=False)
+    def answer(self, command, sock):
+        if command == "quit":
+            return None
+        if command == "fail":
+            raise RuntimeError("as asked")
+        if command == "board":
+            slots = self.worker.scoreboard.read()
+            return json.dumps([{**asdict(slot), "state": slot.state.name} for slot in slots])
+        if command == "totals":
+            return json.dumps(self.worker.scoreboard.totals())
+        if command == "facts":
+            return json.dumps(self.facts(sock))
+        if command.startswith("block "):
+            deadline = time.monotonic() + float(command.split()[1])
+            while time.monotonic() < deadline:
+                pass
+        return command
 
-    worker.on_drain(drain)
-    worker.on_stop(lambda: gevent.killall(list(open_sessions), block=False))
-    return [handle] * len(worker.listeners)
+    def facts(self, sock):
+        address = sock.getsockname()
+        return {
+            "patched": [name for name in PATCHED if monkey.is_module_patched(name)],
+            "lock": type(threading.Lock()).__module__,
+            "path": sys.path[0],
+            "cwd": os.getcwd(),
+            "uid": os.getuid(),
+            "gid": os.getgid(),
+            "groups": os.getgroups(),
+            "nodelay": isinstance(address, tuple)
+            and sock.getsockopt(gevent_socket.IPPROTO_TCP, gevent_socket.TCP_NODELAY),
+            "listeners": [[item.name, item.address] for item in self.worker.listeners],
+            "descriptors": {
+                fd: os.readlink(f"/proc/self/fd/{fd}")
+                for fd in os.listdir("/proc/self/fd")
+                if os.path.exists(f"/proc/self/fd/{fd}")
+            },
+            "inheritable": [fd for fd in range(3, 64) if _inheritable(fd)],
+            "environment": {name: os.environ.get(name) for name in ("MALLOC_ARENA_MAX", "GEVENT_TRACK_GREENLET_TREE")},
+        }
+
+    def drain(self):
+        gevent.sleep(self.grace)
+        self.cut()
+
+    def cut(self):
+        gevent.killall(list(self.sessions), block=False)
+
+    @staticmethod
+    def say(sock, text):
+        sock.sendall(text.encode() + b"\n")
+
+    @staticmethod
+    def close(sock):
+        """With care: what the client still sends must not reset what we said."""
+        try:
+            sock.shutdown(gevent_socket.SHUT_WR)
+            sock.settimeout(1.0)
+            while sock.recv(65536):
+                pass
+        except OSError:
+            pass
+        sock.close()
+
+
+def _forever():
+    while True:
+        monkey.get_original("time", "sleep")(1)
+
+
+def _inheritable(fd):
+    try:
+        return os.get_inheritable(fd)
+    except OSError:
+        return False
+
+
+def make(worker, argument):
+    return [Service(worker, argument or {}).handle] * len(worker.listeners)
+
+
+def refuse(worker, argument):
+    raise BootError("the database is away", status=7)
+
+
+def crash(worker, argument):
+    raise RuntimeError("no good")
+
+
+def hang(worker, argument):
+    while True:
+        pass
+
+
+def too_few(worker, argument):
+    return []
+
+
+def once(worker, argument):
+    """The first worker starts, all further ones fail."""
+    try:
+        os.close(os.open(argument["mark"], os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        raise BootError("one is enough") from None
+    return make(worker, argument)
+
+
+not_callable = 5

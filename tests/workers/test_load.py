@@ -1,0 +1,67 @@
+import sys
+
+import pytest
+
+from workers import BootError
+from workers.load import load
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """module(text) -> the name of a new module with that text."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names = []
+
+    def module(text):
+        names.append(f"loaded_{len(names)}_{tmp_path.name}".replace("-", "_"))
+        (tmp_path / f"{names[-1]}.py").write_text(text)
+        return names[-1]
+
+    yield module
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+def complaint(name):
+    with pytest.raises(BootError) as caught:
+        load(name)
+    assert caught.value.status == 4
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_is_there(module):
+    name = module("class A:\n    class B: pass\n")
+    assert load(f"{name}:A.B").__qualname__ == "A.B"
+    assert load("os.path:join")("a", "b") == "a/b"
+
+
+def test_no_such_module():
+    assert complaint("nowhere.at.all:x") == "cannot load nowhere.at.all:x: No module named 'nowhere'"
+
+
+def test_no_such_attribute(module):
+    name = module("")
+    assert complaint(f"{name}:Inbox.x") == f"cannot load {name}:Inbox.x: module {name} has no Inbox.x"
+
+
+def test_not_a_name():
+    for name in ("inbox", "inbox:", ":x"):
+        assert "module:attribute" in complaint(name)
+
+
+def test_a_syntax_error_names_its_line(module):
+    name = module("a = 1\nb = = 2\n")
+    assert f"{name}.py, line 2: invalid syntax" in complaint(f"{name}:x")
+
+
+def test_a_missing_import_names_the_line_that_wants_it(module):
+    name = module("a = 1\nimport surely_not_there\n")
+    text = complaint(f"{name}:x")
+    assert "No module named 'surely_not_there'" in text
+    assert text.endswith(f"{name}.py, line 2)")
+
+
+def test_other_exceptions_pass(module):
+    with pytest.raises(ZeroDivisionError):
+        load(f"{module('1 / 0')}:x")

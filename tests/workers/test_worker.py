@@ -1,0 +1,218 @@
+import grp
+import json
+import os
+import pwd
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from running import Client, alive, plan, processor_time, stop, wait_for
+
+from workers import BindError, Listener
+from workers.sockets import bind_all, close_all
+
+
+def ask(server, command):
+    with server.connect() as client:
+        return client.ask(command)
+
+
+def facts(server):
+    return json.loads(ask(server, "facts"))
+
+
+def test_what_a_worker_finds(start):
+    server = start(plan(workers=1)).until_ready()
+    found = facts(server)
+    assert found["patched"] == ["queue", "socket", "ssl", "threading"]
+    assert found["lock"].startswith("gevent")
+    assert found["path"] == found["cwd"] == server.plan.chdir
+    assert found["nodelay"]
+    assert found["listeners"] == [["line", server.address]]
+    assert found["environment"] == {"MALLOC_ARENA_MAX": "2", "GEVENT_TRACK_GREENLET_TREE": "0"}
+    assert found["inheritable"] == []
+    assert "MonkeyPatchWarning" not in server.log
+
+
+def test_descriptors_are_those_it_needs(start):
+    """Plan, scoreboard, and an end each of the death pipe and the news pipe; not the master's ends."""
+    server = start(plan(workers=2)).until_ready()
+    found = facts(server)["descriptors"]
+    with_pipe = [fd for fd, target in found.items() if target.startswith("pipe:") and int(fd) > 2]
+    master = f"/proc/{server.process.pid}/fd"
+    owned = {os.readlink(f"{master}/{fd}") for fd in os.listdir(master)}
+    assert len([fd for fd in with_pipe if found[fd] in owned]) == 2, found
+    files = {target.split()[0] for target in found.values() if target.startswith("/memfd:")}
+    assert files == {"/memfd:plan", "/memfd:scoreboard"}
+
+
+def test_the_scoreboard_tells(start):
+    server = start(plan(workers=2)).until_ready()
+    with server.connect() as one, server.connect() as two:
+        slots = json.loads(one.ask("board"))
+        assert sorted(slot["pid"] for slot in slots) == sorted(server.pids())
+        assert {slot["state"] for slot in slots} == {"READY"}
+        assert sum(slot["sessions"] for slot in slots) == 2
+        assert sum(slot["accepted"] for slot in slots) == 2
+        assert sum(slot["counters"]["greeted"] for slot in slots) == 2
+        assert all(slot["rss"] > 1e6 and 0 <= slot["lag"] < 5 for slot in slots)
+        first = {slot["pid"]: slot["beat"] for slot in slots}
+        wait_for(lambda: all(s["beat"] > first[s["pid"]] for s in json.loads(two.ask("board"))))
+
+
+def test_totals_survive_the_workers(start):
+    server = start(plan(workers=1)).until_ready()
+    ask(server, "x")
+    os.kill(server.pids()[0], signal.SIGKILL)
+    wait_for(lambda: server.log.count(" ready after") == 2)
+    assert json.loads(ask(server, "totals")) == {"accepted": 2, "greeted": 2}
+
+
+def test_the_beat_stops_while_the_loop_is_blocked(start):
+    server = start(plan(workers=2)).settled()
+    clients = [server.connect() for _ in range(6)]
+    blocked = next(client for client in clients if client.slot == 0)
+    watching = next(client for client in clients if client.slot == 1)
+    blocked.socket.sendall(b"block 1.5\n")
+    time.sleep(1.3)
+    slots = {slot["slot"]: slot for slot in json.loads(watching.ask("board"))}
+    assert slots[1]["beat"] - slots[0]["beat"] > 0.5
+    assert blocked.file.readline() == b"block 1.5\n"
+    wait_for(lambda: {s["slot"]: s for s in json.loads(watching.ask("board"))}[0]["lag"] > 0.5, patience=1.0)
+    for client in clients:
+        client.close()
+
+
+def test_a_full_worker_accepts_again_when_a_session_ends(start):
+    server = start(plan(workers=1, max_sessions=2)).until_ready()
+    one, two = server.connect(), server.connect()
+    host, _, port = server.address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=0.5) as third:
+        with pytest.raises(TimeoutError):
+            third.recv(1)
+        one.close()
+        third.settimeout(20)
+        assert third.recv(100).startswith(b"hello")
+    two.close()
+
+
+def test_out_of_descriptors(start):
+    """accept fails with EMFILE: the worker neither dies nor spins, says so once, and serves again later."""
+    server = start(plan(workers=1, argument={"descriptors": 40}, max_sessions=1000)).until_ready()
+    host, _, port = server.address.rpartition(":")
+    [pid] = server.pids()
+    sockets = [socket.create_connection((host, int(port)), timeout=20) for _ in range(60)]
+    wait_for(lambda: "cannot accept: [Errno 24]" in server.log)
+    before = processor_time(pid)
+    time.sleep(1.0)
+    assert processor_time(pid) - before < 0.3
+    for sock in sockets:
+        sock.close()
+    with server.connect() as client:
+        assert client.pid == pid
+    assert server.log.count("cannot accept") == 1
+
+
+def test_a_failing_session_harms_nobody(start):
+    server = start(plan(workers=1)).until_ready()
+    with server.connect() as client:
+        assert client.ask("fail") == ""
+    assert ask(server, "still here") == "still here"
+    [slot] = server.board()
+    assert slot["sessions"] == 1
+
+
+def test_usr2_shows_the_stack_even_of_a_stuck_loop(start):
+    server = start(plan(workers=1)).until_ready()
+    with server.connect() as client:
+        client.socket.sendall(b"block 1\n")
+        time.sleep(0.3)
+        os.kill(client.pid, signal.SIGUSR2)
+        wait_for(lambda: re.search(r'lineservice.py", line \d+ in answer', server.log), patience=0.5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE])
+def test_signals_that_do_not_kill_a_worker(start, number):
+    server = start(plan(workers=1)).until_ready()
+    [pid] = server.pids()
+    os.kill(pid, number)
+    assert ask(server, "x") == "x"
+    assert server.pids() == [pid]
+
+
+def test_exit_callbacks_run_last(start):
+    server = start(plan(workers=1)).until_ready()
+    [pid] = server.pids()
+    assert stop(server) == 0
+    assert f"exit callback in {pid}" in server.log
+
+
+def test_an_exit_that_hangs_is_cut_off(start):
+    options = {"linger": 0.1, "stop_timeout": 0.2, "kill_after": 0.2}
+    server = start(plan(workers=1, argument={"sticky": True}, **options)).until_ready()
+    [pid] = server.pids()
+    server.process.kill()
+    server.ended()
+    wait_for(lambda: not alive(pid))
+
+
+def test_one_handle_for_each_listener(start, tmp_path):
+    listeners = (Listener("a", "127.0.0.1"), Listener("b", path=str(tmp_path / "socket")))
+    server = start(plan(workers=2, listeners=listeners)).until_ready()
+    assert server.addresses[1] == str(tmp_path / "socket")
+    for address in server.addresses:
+        with Client(address) as client:
+            assert client.ask("x") == "x"
+
+
+def _nobody_can_run_python():
+    if os.geteuid() != 0:
+        return False
+    script = "import os, sys; os.setuid(int(sys.argv[1])); os.chdir(sys.argv[2]); import sqlite3, gevent"
+    arguments = [str(pwd.getpwnam("nobody").pw_uid), os.path.dirname(__file__)]
+    return subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_workers_become_the_group(start):
+    group = grp.getgrgid(pwd.getpwnam("nobody").pw_gid)
+    server = start(plan(workers=1, group=group.gr_name)).until_ready()
+    found = facts(server)
+    assert (found["uid"], found["gid"], found["groups"]) == (0, group.gr_gid, [group.gr_gid])
+
+
+@pytest.mark.skipif(not _nobody_can_run_python(), reason="this interpreter is not for everybody")
+def test_workers_become_the_user(start):
+    entry = pwd.getpwnam("nobody")
+    group = grp.getgrgid(entry.pw_gid).gr_name
+    server = start(plan(workers=1, user="nobody", group=group)).until_ready()
+    found = facts(server)
+    assert (found["uid"], found["gid"]) == (entry.pw_uid, entry.pw_gid)
+    assert 0 not in found["groups"]
+
+
+def test_an_orphan_drains_and_frees_the_port(start):
+    """kill -9 of the master: listeners close at once, sessions may finish, the workers end."""
+    server = start(plan(workers=2, argument={"grace": 1.0})).until_ready()
+    pids = server.pids()
+    client = server.connect()
+    server.process.kill()
+    server.process.wait()
+    host, _, port = server.address.rpartition(":")
+    again = plan(listeners=(Listener("line", host, int(port)),))
+
+    def rebound():
+        try:
+            close_all(bind_all(again.listeners), 0.0)
+        except BindError:
+            return False
+        return True
+
+    wait_for(rebound)
+    assert client.ask("still served") == "still served"
+    wait_for(lambda: not any(alive(pid) for pid in pids))
+    client.close()

@@ -128,6 +128,7 @@ class Store:
         """Finish what is under way and end the threads; blocks the calling greenlet. Idempotent."""
         if self._closed:
             return
+        self._dispatch()
         self._closed = True
         for end in [_End() for _ in range(self._started)]:
             self._enqueue(end)
@@ -168,9 +169,11 @@ class Store:
         self._gathered.append(job)
 
     def _dispatch(self) -> None:
+        if not self._gathered:
+            return
         self._pending.extend(self._gathered)
         self._gathered.clear()
-        if not self._wake_one() and self._started < self._threads:
+        if not self._wake_one() and self._started < self._threads and not self._closed:
             if not self._started and self._switch_interval:
                 sys.setswitchinterval(min(sys.getswitchinterval(), self._switch_interval))
             self._started += 1

@@ -81,7 +81,7 @@ class Maildir(Handler):
         self._domains = _domains(domains)
         self._fsync = _flag("fsync", fsync)
         self._sweep_age = _number("sweep_hours", sweep_hours, 0) * 3600
-        self._store = Store(int(_number("threads", threads, 1)), sync=self._fsync)
+        self._store = Store(_count("threads", threads), sync=self._fsync)
         self._ready: set[str] = set()
         self._counter = itertools.count(1)
         self._unique = self._host = ""
@@ -162,6 +162,8 @@ def _make_directories(path: str) -> None:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
         return
     except FileNotFoundError:
+        if os.path.isdir(parent):
+            raise  # a file system in which no directories can be made, such as /proc
         _make_directories(parent)
         _make_directories(path)
         return
@@ -204,10 +206,14 @@ def _sweep(pattern: str, before: float) -> None:
 def _domains(value: Iterable[str] | str | None) -> frozenset[str] | None:
     if value is None:
         return None
-    names = value.replace(",", " ").split() if isinstance(value, str) else list(value)
+    names: list[object] = []
+    if isinstance(value, str):
+        names.extend(value.replace(",", " ").split())
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        names.extend(value)
     if not names or not all(isinstance(name, str) and name.strip() for name in names):
         raise ValueError(f"domains of a Maildir is a list of domain names, not {value!r}")
-    return frozenset(name.strip().lower() for name in names)
+    return frozenset(str(name).strip().lower() for name in names)
 
 
 def _flag(name: str, value: bool | str) -> bool:
@@ -215,6 +221,13 @@ def _flag(name: str, value: bool | str) -> bool:
     if found is None:
         raise ValueError(f"{name} of a Maildir is true or false, not {value!r}")
     return found
+
+
+def _count(name: str, value: int | str) -> int:
+    number = _number(name, value, 1)
+    if not number.is_integer():
+        raise ValueError(f"{name} of a Maildir is a whole number, not {value!r}")
+    return int(number)
 
 
 def _number(name: str, value: float | str, least: float) -> float:

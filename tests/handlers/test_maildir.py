@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import gevent
 import pytest
 
-from gsmtp.handlers.maildir import Maildir
+from gsmtp.handlers.maildir import Maildir, _make_box
 from gsmtp.reply import Reject
 from gsmtp.server.spool import Spool
 
@@ -146,6 +147,15 @@ def test_utf8_addresses(tmp_path: Path, start: Start) -> None:
     assert mails(tmp_path)[0].startswith(
         "Return-Path: <josé@client.example>\r\nDelivered-To: zoë@x.example\r\n".encode()
     )
+
+
+def test_workers_that_start_together_make_one_box(tmp_path: Path) -> None:
+    for turn in range(20):
+        root = tmp_path / str(turn) / "deep" / "box"
+        with ThreadPoolExecutor(6) as workers:
+            for done in [workers.submit(_make_box, str(root), str(root), False) for _ in range(6)]:
+                done.result()
+        assert sorted(os.listdir(root)) == ["cur", "new", "tmp"]
 
 
 def test_names(tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

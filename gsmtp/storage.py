@@ -85,8 +85,8 @@ class Store:
 
         `batch_files` and `batch_bytes` bound a batch, and so the time that its first file waits for its last.
         `switch_interval`: `sys.setswitchinterval` (seconds) is lowered to it, for the whole process, when the
-        first thread starts; at Python's 5 ms a loop at full load starves the threads (docs/storage.rst). 0 leaves
-        it alone. Raises ValueError for a bound below 1.
+        first thread starts; at Python's 5 ms a loop at full load starves the threads (docs/storage.rst). 0
+        leaves it alone. Raises ValueError for a bound below 1.
         """
         if min(threads, batch_files, batch_bytes) < 1 or switch_interval < 0:
             raise ValueError("threads, batch_files and batch_bytes of a store must be at least 1")

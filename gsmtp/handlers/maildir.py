@@ -62,8 +62,8 @@ class Maildir(Handler):
     `path`: the Maildir, or a template with {address}, {local}, {domain} (gsmtp/handlers/boxes.py).
     `domains`: names, as a list or a string with commas; mail for others gets 550 5.7.1. None: all are taken.
     `fsync`: False answers 250 before the disk has the mail; for tests and for mail that may be lost.
-    `threads`: how many batches of mail each worker writes at a time. One makes the largest batches; more help where
-    a sync takes long and many can run side by side. Large mail has a thread of its own beside them.
+    `threads`: how many batches of mail each worker writes at a time. One makes the largest batches; more help
+    where a sync takes long and many can run side by side. Large mail has a thread of its own beside them.
     `sweep_hours`: files in tmp/ older than this are removed at start: 36, from the Maildir specification; 0
     for never.
 

@@ -70,25 +70,23 @@ class Delivery:
 
 
 class Store:
-    """Writes files durably in native threads of its own. One per worker process; threads start when first
-    needed."""
+    """Writes files durably, in native threads of its own that start when first needed."""
 
     def __init__(
         self,
-        threads: int = 2,
+        threads: int = 1,
         *,
         sync: bool = True,
         batch_files: int = 64,
         batch_bytes: int = 4 << 20,
         switch_interval: float = 0.0001,
     ) -> None:
-        """`threads`: batches under way at a time. `sync=False` leaves out every sync: fast, and lost with the
-        power.
+        """`threads`: batches under way at a time; the more, the smaller. `sync=False` leaves out every sync.
 
-        `batch_files` and `batch_bytes` bound a batch, and with it the time that its first message waits for
-        its last. `switch_interval` (seconds): `sys.setswitchinterval` is lowered to it, for the whole
-        process, when the first thread starts; at Python's 5 ms a loop at full load starves the threads
-        (measured in docs/storage.rst). 0 leaves it alone. Raises ValueError for a bound below 1.
+        `batch_files` and `batch_bytes` bound a batch, and so the time that its first file waits for its last.
+        `switch_interval`: `sys.setswitchinterval` (seconds) is lowered to it, for the whole process, when the
+        first thread starts; at Python's 5 ms a loop at full load starves the threads (docs/storage.rst). 0
+        leaves it alone. Raises ValueError for a bound below 1.
         """
         if min(threads, batch_files, batch_bytes) < 1 or switch_interval < 0:
             raise ValueError("threads, batch_files and batch_bytes of a store must be at least 1")
@@ -128,6 +126,7 @@ class Store:
         """Finish what is under way and end the threads; blocks the calling greenlet. Idempotent."""
         if self._closed:
             return
+        self._dispatch()
         self._closed = True
         for end in [_End() for _ in range(self._started)]:
             self._enqueue(end)
@@ -168,9 +167,11 @@ class Store:
         self._gathered.append(job)
 
     def _dispatch(self) -> None:
+        if not self._gathered:
+            return
         self._pending.extend(self._gathered)
         self._gathered.clear()
-        if not self._wake_one() and self._started < self._threads:
+        if not self._wake_one() and self._started < self._threads and not self._closed:
             if not self._started and self._switch_interval:
                 sys.setswitchinterval(min(sys.getswitchinterval(), self._switch_interval))
             self._started += 1

@@ -41,6 +41,8 @@ from gsmtp.storage import Delivery, Store, sync_directory
 # Boxes that need no look before use. Forgetting them costs a few system calls for each that comes again;
 # there is a bound because with a catch-all strangers name the boxes.
 _REMEMBERED = 10_000
+# Octets, over all copies: nobody's small mail waits in a batch for more. Boxes are made on that side too.
+_LARGE = 1 << 20
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _FLAGS = {
     "true": True,
@@ -60,7 +62,8 @@ class Maildir(Handler):
     `path`: the Maildir, or a template with {address}, {local}, {domain} (gsmtp/handlers/boxes.py).
     `domains`: names, as a list or a string with commas; mail for others gets 550 5.7.1. None: all are taken.
     `fsync`: False answers 250 before the disk has the mail; for tests and for mail that may be lost.
-    `threads`: how many batches of mail are written at a time, by each worker.
+    `threads`: how many batches of mail each worker writes at a time. One makes the largest batches; more help
+    where a sync takes long and many can run side by side. Large mail has a thread of its own beside them.
     `sweep_hours`: files in tmp/ older than this are removed at start: 36, from the Maildir specification; 0
     for never.
 
@@ -72,7 +75,7 @@ class Maildir(Handler):
         path: str = "maildir",
         domains: Iterable[str] | str | None = None,
         fsync: bool | str = True,
-        threads: int | str = 2,
+        threads: int | str = 1,
         sweep_hours: float | str = 36,
     ) -> None:
         if not isinstance(path, str):
@@ -81,7 +84,8 @@ class Maildir(Handler):
         self._domains = _domains(domains)
         self._fsync = _flag("fsync", fsync)
         self._sweep_age = _number("sweep_hours", sweep_hours, 0) * 3600
-        self._store = Store(int(_number("threads", threads, 1)), sync=self._fsync)
+        self._store = Store(_count("threads", threads), sync=self._fsync)
+        self._large = Store(sync=self._fsync)
         self._ready: set[str] = set()
         self._counter = itertools.count(1)
         self._unique = self._host = ""
@@ -106,6 +110,7 @@ class Maildir(Handler):
     def on_stop(self) -> None:
         """Finish what is under way and end the threads."""
         self._store.close()
+        self._large.close()
 
     def on_rcpt(self, envelope: Any, recipient: Any) -> None:
         """Refuse a domain that is not ours. The bare postmaster has none and is ours (RFC 5321 4.5.1)."""
@@ -134,7 +139,7 @@ class Maildir(Handler):
     def _commit(self, prefixes: dict[str, bytes], content: bytes | tuple[int, int]) -> None:
         for box in prefixes:
             if box not in self._ready:
-                self._store.run(_make_box, box, self._boxes.root, self._fsync)
+                self._large.run(_make_box, box, self._boxes.root, self._fsync)
                 if len(self._ready) >= _REMEMBERED:
                     self._ready.clear()
                 self._ready.add(box)
@@ -144,7 +149,8 @@ class Maildir(Handler):
             moment = f"{now // 1_000_000}.M{now % 1_000_000:06d}"
             name = f"{moment}{self._unique}Q{next(self._counter)}.{self._host}"
             deliveries.append(Delivery(f"{box}/tmp/{name}", f"{box}/new/{name}", prefix, content))
-        self._store.commit(deliveries)
+        size = sum(delivery.size for delivery in deliveries)
+        (self._store if size <= _LARGE else self._large).commit(deliveries)
 
 
 def _line(name: str, value: str) -> bytes:
@@ -156,14 +162,14 @@ def _make_directories(path: str) -> None:
     """`path` and what is missing above it, mode 0700, each entered durably in its parent."""
     parent = os.path.dirname(path.rstrip("/")) or "."
     try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
+        try:
+            os.mkdir(path, 0o700)
+        except FileNotFoundError:
+            _make_directories(parent)
+            os.mkdir(path, 0o700)
+    except FileExistsError:  # mostly another worker that was first
         if not os.path.isdir(path):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
-        return
-    except FileNotFoundError:
-        _make_directories(parent)
-        _make_directories(path)
         return
     sync_directory(parent)
 
@@ -204,10 +210,14 @@ def _sweep(pattern: str, before: float) -> None:
 def _domains(value: Iterable[str] | str | None) -> frozenset[str] | None:
     if value is None:
         return None
-    names = value.replace(",", " ").split() if isinstance(value, str) else list(value)
+    names: list[object] = []
+    if isinstance(value, str):
+        names.extend(value.replace(",", " ").split())
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        names.extend(value)
     if not names or not all(isinstance(name, str) and name.strip() for name in names):
         raise ValueError(f"domains of a Maildir is a list of domain names, not {value!r}")
-    return frozenset(name.strip().lower() for name in names)
+    return frozenset(str(name).strip().lower() for name in names)
 
 
 def _flag(name: str, value: bool | str) -> bool:
@@ -215,6 +225,13 @@ def _flag(name: str, value: bool | str) -> bool:
     if found is None:
         raise ValueError(f"{name} of a Maildir is true or false, not {value!r}")
     return found
+
+
+def _count(name: str, value: int | str) -> int:
+    number = _number(name, value, 1)
+    if not number.is_integer():
+        raise ValueError(f"{name} of a Maildir is a whole number, not {value!r}")
+    return int(number)
 
 
 def _number(name: str, value: float | str, least: float) -> float:

@@ -61,11 +61,15 @@ class _File:
         self.directory = directory
         self.descriptor = -1
 
-    def write(self, pieces: Sequence[bytes]) -> None:
-        """In a thread of the pool."""
-        if self.descriptor < 0:
-            self.descriptor = _open_nameless(self.directory)
-        write_all(self.descriptor, pieces)
+    def write(self, pieces: Sequence[bytes]) -> OSError | None:
+        """In a thread of the pool, which would print an error that is raised; so it is returned."""
+        try:
+            if self.descriptor < 0:
+                self.descriptor = _open_nameless(self.directory)
+            write_all(self.descriptor, pieces)
+        except OSError as error:
+            return error
+        return None
 
     def close(self) -> None:
         descriptor, self.descriptor = self.descriptor, -1
@@ -179,14 +183,11 @@ class Spool:
     def _wait(self) -> None:
         if self._writing is None:
             return
-        try:
-            self._writing.get()
-        except OSError as error:
-            self._writing = None
-            self._error = error
-            self._free()
-            raise
+        self._error = self._writing.get()
         self._writing = None
+        if self._error is not None:
+            self._free()
+            raise self._error
 
     def _free(self) -> None:
         self._pieces = []
@@ -243,5 +244,6 @@ def _open_nameless(directory: str) -> int:
         except OSError as error:
             if error.errno not in _NO_TMPFILE:
                 raise
-    with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
-        return os.dup(file.fileno())
+    descriptor, name = tempfile.mkstemp(dir=directory)
+    os.unlink(name)
+    return descriptor

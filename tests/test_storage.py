@@ -40,9 +40,7 @@ def make_box(path: Path) -> Path:
     return path
 
 
-def delivery(
-    box: Path, name: str, content: bytes | tuple[int, int] = b"content", prefix: bytes = b""
-) -> Delivery:
+def delivery(box: Path, name: str, content: bytes | tuple[int, int] = b"content", prefix: bytes = b"") -> Delivery:
     return Delivery(f"{box}/tmp/{name}", f"{box}/new/{name}", prefix, content)
 
 
@@ -231,9 +229,7 @@ def test_a_full_disk(small_disk: Path, store: Store) -> None:
     stored = 0
     failed: list[OSError] = []
     while not failed:
-        tasks = [
-            gevent.spawn(store.commit, [delivery(box, f"{stored}.{n}", b"y" * 70_000)]) for n in range(4)
-        ]
+        tasks = [gevent.spawn(store.commit, [delivery(box, f"{stored}.{n}", b"y" * 70_000)]) for n in range(4)]
         gevent.joinall(tasks)
         failed = [task.exception for task in tasks if task.exception]
         stored += 4 - len(failed)

@@ -41,9 +41,7 @@ def test_encode_is_injective_up_to_case(one: str, two: str) -> None:
 
 
 @given(st.sampled_from(TEMPLATES), hostile, hostile, hostile, hostile)
-def test_boxes_are_apart_and_inside(
-    template: str, local: str, domain: str, local2: str, domain2: str
-) -> None:
+def test_boxes_are_apart_and_inside(template: str, local: str, domain: str, local2: str, domain2: str) -> None:
     boxes = Boxes(template)
     path = boxes.path(local, domain)
     assert os.path.normpath(path) == path.rstrip("/")

@@ -45,10 +45,7 @@ def deliver(
     try:
         spool.write(content)
         spool.finish()
-        assert (
-            handler.on_message(what, SimpleNamespace(id="M1", size=spool.size, spool=spool, trace=TRACE))
-            is None
-        )
+        assert handler.on_message(what, SimpleNamespace(id="M1", size=spool.size, spool=spool, trace=TRACE)) is None
     finally:
         spool.close()
 
@@ -165,14 +162,10 @@ def test_names(tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch) ->
     gevent.joinall(tasks, raise_error=True)
     assert sorted(int(mail.rpartition(b"\n")[2]) for mail in mails(tmp_path)) == list(range(60))
     for name in os.listdir(tmp_path / "new"):
-        assert re.fullmatch(
-            rf"\d{{10}}\.M\d{{6}}P{os.getpid()}R[0-9a-f]{{8}}Q\d+\.a\\057b\\072c\.example", name
-        )
+        assert re.fullmatch(rf"\d{{10}}\.M\d{{6}}P{os.getpid()}R[0-9a-f]{{8}}Q\d+\.a\\057b\\072c\.example", name)
 
 
-@pytest.mark.parametrize(
-    "domains", [["X.example", "y.example"], "x.example, y.example", ("x.example", " Y.example ")]
-)
+@pytest.mark.parametrize("domains", [["X.example", "y.example"], "x.example, y.example", ("x.example", " Y.example ")])
 def test_domains(tmp_path: Path, domains: Any) -> None:
     handler = Maildir(str(tmp_path), domains=domains)
     for address in ("ann@x.example", "ann@Y.EXAMPLE", "postmaster"):

@@ -20,7 +20,7 @@ READ, WRITE = 1, 2
 CHUNK = 65536
 
 
-class ConnectionLost(Exception):
+class ConnectionLost(ConnectionError):
     """The peer is gone: a reset, a broken pipe, or the end of a socket that was to be written."""
 
 

@@ -242,8 +242,6 @@ class Worker:
         self._set_state(state)
         for acceptor in self._acceptors:
             acceptor.pause()
-        if self._orphaned:
-            self._close_listeners()
         dismissing = False
         calls = [gevent.spawn(call) for call in self._calls[state]]
         for call in calls:

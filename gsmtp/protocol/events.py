@@ -85,6 +85,11 @@ class UnknownCommand:
 
 
 @dataclass(slots=True)
+class StartTls:
+    """STARTTLS. Answer it, send the reply, do the handshake, and call `tls_started`; if that fails, close."""
+
+
+@dataclass(slots=True)
 class Reset:
     """A transaction was given up by the client; nothing is to be answered."""
 
@@ -99,5 +104,5 @@ class Refused:
     reply: Reply
 
 
-Decision = Connected | Helo | Mail | Rcpt | Content | Vrfy | UnknownCommand
+Decision = Connected | Helo | Mail | Rcpt | Content | Vrfy | UnknownCommand | StartTls
 Event = Decision | ContentRefused | Reset | Refused | Signal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from gsmtp.protocol.framing import BareNewlines
 
@@ -23,4 +24,7 @@ class Options:
     max_transactions: int = 10_000
     allow_bare_newlines: BareNewlines = "reject"
     lenient_addresses: bool = False
+    tls: Literal["never", "offered", "required"] = "never"
+    auth: Literal["never", "offered", "required"] = "never"
+    lmtp: bool = False
     hide: frozenset[str] = frozenset()

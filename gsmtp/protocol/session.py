@@ -9,7 +9,9 @@ What a verb does depends on the state alone, by the table at the end of this fil
 
     state       means                                    leaves by
     CONNECTED   the banner is not decided                banner
-    FRESH       nobody has said hello                    HELO, EHLO
+    FRESH       nobody has said hello                    HELO, EHLO, LHLO
+    INSECURE    hello was said; TLS is required first    STARTTLS
+    ANONYMOUS   hello was said; AUTH is required first   AUTH
     READY       no transaction                           MAIL
     MAIL        a reverse-path, no recipient             RCPT, RSET, EHLO
     RCPT        one recipient or more                    DATA, RSET, EHLO
@@ -21,7 +23,7 @@ The transaction is `envelope`: it exists or it does not, and a reset drops it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
 
@@ -41,6 +43,7 @@ from gsmtp.protocol.events import (
     Rcpt,
     Refused,
     Reset,
+    StartTls,
     UnknownCommand,
     Vrfy,
 )
@@ -55,6 +58,8 @@ class State(Enum):
 
     CONNECTED = "connected"
     FRESH = "fresh"
+    INSECURE = "insecure"
+    ANONYMOUS = "anonymous"
     READY = "ready"
     MAIL = "mail"
     RCPT = "rcpt"
@@ -65,6 +70,8 @@ class State(Enum):
 # Looking up a member on an Enum class costs ten times as much as a global (Python 3.11), several times a command.
 _CONNECTED = State.CONNECTED
 _FRESH = State.FRESH
+_INSECURE = State.INSECURE
+_ANONYMOUS = State.ANONYMOUS
 _READY = State.READY
 _MAIL = State.MAIL
 _RCPT = State.RCPT
@@ -158,9 +165,12 @@ class ServerSession:
 
     # What the outside says
 
-    def answer(self, event: Decision, reply: Reply | None = None, *, close: bool = False) -> Reply:
+    def answer(
+        self, event: Decision, reply: Reply | None = None, *, close: bool = False, each: Sequence[Reply] = ()
+    ) -> Reply:
         """Decide `event`: None is the usual answer. `close`, or a code of 421, ends the session. Returns what was said.
 
+        `each`: after an LMTP content, the replies of the recipients in their order (RFC 2033 4.2), when they differ.
         RuntimeError when it is not this event that waits.
         """
         pending = self._pending
@@ -170,7 +180,10 @@ class ServerSession:
         said = reply or pending[1]
         if said.code >= 500:
             self._errors += 1
-        pending[2](event, said)
+        if isinstance(event, Content) and self._options.lmtp:
+            self._content_decided(event, said, each)
+        else:
+            pending[2](event, said)
         if close or said.code == 421:
             self.state = _CLOSED
         return said
@@ -252,6 +265,9 @@ class ServerSession:
     def _helo(self, verb: str, argument: str) -> None:
         if self._idles(verb):
             return
+        if (verb == "LHLO") != self._options.lmtp:
+            self._refuse(verb, replies.LHLO_ONLY if self._options.lmtp else replies.NOT_LMTP)
+            return
         # What stands after EHLO is not judged: clients say what they like there, and RFC 5321 4.1.4 forbids a
         # server to refuse mail for it.
         domain = argument.strip(" \t").partition(" ")[0]
@@ -260,10 +276,11 @@ class ServerSession:
             return
         self._drop_envelope()
         extensions = self._extensions
-        esmtp = verb == "EHLO"
-        if verb.lower() in self._asks:
+        esmtp = verb != "HELO"
+        asked = "ehlo" if esmtp else "helo"
+        if asked in self._asks:
             event = Helo(domain, esmtp, list(extensions.lines) if esmtp else [])
-            self._ask(verb.lower(), event, extensions.helo, self._helo_decided)
+            self._ask(asked, event, extensions.helo, self._helo_decided)
         else:
             self._greet(domain, esmtp, extensions.ehlo if esmtp else extensions.helo)
 
@@ -278,7 +295,47 @@ class ServerSession:
         self._say(reply)
         self.session.helo = domain
         self.session.esmtp = esmtp
-        self.state = _READY
+        self._authorize()
+
+    def _authorize(self) -> None:
+        """The state of a client that has said hello and has no transaction."""
+        session, options = self.session, self._options
+        if options.tls == "required" and session.tls is None:
+            self.state = _INSECURE
+        elif options.auth == "required" and session.user is None:
+            self.state = _ANONYMOUS
+        else:
+            self.state = _READY
+
+    def _starttls(self, verb: str, argument: str) -> None:
+        if self._options.tls == "never":
+            self._unknown(verb, argument)
+        elif self.session.tls is not None:
+            self._refuse(verb, replies.TLS_ACTIVE)
+        elif argument:
+            self._refuse(verb, replies.NO_ARGUMENT)
+        else:
+            event = StartTls()
+            self._pending = (event, replies.READY_FOR_TLS, self._starttls_decided)
+            self._queue.append(event)
+
+    def _starttls_decided(self, event: StartTls, reply: Reply) -> None:
+        self._say(reply)
+
+    def tls_started(self, tls: Any) -> None:
+        """The handshake is over; `tls` is what hooks see as `session.tls`.
+
+        RFC 3207 4.2: all that was learned before it is forgotten, and octets that came with or after STARTTLS in
+        the clear are thrown away: whoever sent them was not inside.
+        """
+        self._lines.take()
+        self._drop_envelope()
+        self.session.tls = tls
+        self.session.helo = ""
+        self.session.esmtp = False
+        self.session.user = None
+        if self.state is not _CONNECTED:
+            self.state = _FRESH
 
     # A transaction
 
@@ -352,6 +409,10 @@ class ServerSession:
             self._refuse(verb, replies.NO_ARGUMENT)
             return
         options = self._options
+        assert self.envelope is not None
+        if not self.envelope.recipients:
+            self._refuse(verb, replies.LMTP_NO_RECIPIENTS if options.lmtp else replies.NO_RECIPIENTS)
+            return
         self._body = DotReader(options.allow_bare_newlines, options.max_message_size, options.max_content_line_length)
         self._say(replies.GO_AHEAD)
         self.state = _CONTENT
@@ -381,8 +442,13 @@ class ServerSession:
             self._content_decided(None, reply)
         return True
 
-    def _content_decided(self, event: Content | None, reply: Reply) -> None:
-        self._say(reply)
+    def _content_decided(self, event: Content | None, reply: Reply, each: Sequence[Reply] = ()) -> None:
+        if self._options.lmtp:
+            assert self.envelope is not None
+            for one in each or [reply] * len(self.envelope.recipients):
+                self._say(one)
+        else:
+            self._say(reply)
         self.envelope = None
         self.state = _READY
         if reply.accepted:
@@ -438,6 +504,7 @@ _Action = Callable[[ServerSession, str, str], None] | Reply
 
 _ALWAYS: dict[str, _Action] = {
     "HELO": ServerSession._helo,
+    "LHLO": ServerSession._helo,
     "EHLO": ServerSession._helo,
     "RSET": ServerSession._rset,
     "NOOP": ServerSession._noop,
@@ -445,10 +512,11 @@ _ALWAYS: dict[str, _Action] = {
     "VRFY": ServerSession._vrfy,
     "EXPN": ServerSession._vrfy,
     "QUIT": ServerSession._quit,
+    "STARTTLS": ServerSession._starttls,
 }
 _ACTIONS: dict[State, dict[str, _Action]] = {
     _FRESH: {**_ALWAYS, "MAIL": replies.HELLO_FIRST, "RCPT": replies.HELLO_FIRST, "DATA": replies.HELLO_FIRST},
     _READY: {**_ALWAYS, "MAIL": ServerSession._mail, "RCPT": replies.MAIL_FIRST, "DATA": replies.MAIL_FIRST},
-    _MAIL: {**_ALWAYS, "MAIL": replies.NESTED_MAIL, "RCPT": ServerSession._rcpt, "DATA": replies.NO_RECIPIENTS},
+    _MAIL: {**_ALWAYS, "MAIL": replies.NESTED_MAIL, "RCPT": ServerSession._rcpt, "DATA": ServerSession._data},
     _RCPT: {**_ALWAYS, "MAIL": replies.NESTED_MAIL, "RCPT": ServerSession._rcpt, "DATA": ServerSession._data},
 }

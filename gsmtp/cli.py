@@ -22,6 +22,10 @@ _FACTORY = "gsmtp.server.service:create"
 _COUNTERS = ("transactions", "committing", "messages", "octets", "refused")
 _DEFAULT_HANDLER = "gsmtp.handlers.maildir:Maildir"
 
+# Settings with an option of their own.
+_SHORTHANDS: tuple[str, ...] = ("workers", "hostname", "tls", "certfile", "keyfile", "user", "group")
+_SHORTHANDS += ("log_file", "log_format", "log_level")
+
 _EPILOG = """\
 examples:
   gsmtp-master                                     store mail in ./maildir, on port 2525 of this machine
@@ -66,12 +70,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("handler", nargs="?", metavar="MODULE:CLASS", help="who gets the mail; default: a Maildir in ./maildir")
-    add("-b", "--bind", action="append", metavar="URL", help="smtp://HOST:PORT or smtp+unix:/PATH; may be repeated")
+    add(
+        "-b",
+        "--bind",
+        action="append",
+        metavar="URL",
+        help="smtp:// smtps:// lmtp:// HOST:PORT, smtp+unix:/PATH; may be repeated",
+    )
     add("-w", "--workers", type=int, metavar="N", help="worker processes; default: one for each usable core")
     add("-c", "--config", metavar="FILE", help="settings in TOML; the command line wins over it")
     add("-o", "--option", action="append", default=[], metavar="KEY=VALUE", help="for the handler; may be repeated")
     add("-s", "--set", action="append", default=[], metavar="KEY=VALUE", help="any setting; may be repeated")
     add("--hostname", metavar="NAME", help="what the server calls itself; default: the machine's name")
+    add("--tls", choices=["never", "offered", "required"], help="STARTTLS; default: offered with a certfile")
+    add("--certfile", metavar="FILE", help="certificate chain in PEM")
+    add("--keyfile", metavar="FILE", help="its private key, unless that is in certfile")
     add("--user", metavar="NAME", help="workers run as this user (needs root)")
     add("--group", metavar="NAME", help="and this group")
     add("--log-file", metavar="FILE", help="default: standard error")
@@ -93,7 +106,18 @@ def gather(options: argparse.Namespace) -> Settings:
         key, value = _pair("--set", text)
         table[key] = settings.parse_value(value)
         _drop_from_listeners(table, key)
-    for key in ("workers", "hostname", "user", "group", "log_file", "log_format", "log_level"):
+    for key in (
+        "workers",
+        "hostname",
+        "tls",
+        "certfile",
+        "keyfile",
+        "user",
+        "group",
+        "log_file",
+        "log_format",
+        "log_level",
+    ):
         value = getattr(options, key)
         if value is not None:
             table[key] = value
@@ -137,7 +161,7 @@ def make_plan(found: Settings) -> Plan:
     listeners = []
     for listen in found.listen:
         scheme, where, port = settings.parse_bind(listen.bind)
-        unix = scheme == "smtp+unix"
+        unix = scheme in settings.UNIX_SCHEMES
         farewell = f"421 4.3.2 {listen.hostname} Service shutting down, try again\r\n".encode()
         listeners.append(
             Listener(
@@ -155,6 +179,7 @@ def make_plan(found: Settings) -> Plan:
         argument=settings.to_json(found),
         listeners=tuple(listeners),
         counters=_COUNTERS,
+        files=tuple(dict.fromkeys(path for listen in found.listen for path in settings.tls_files(listen))),
         max_sessions=found.max_sessions,
         drain_timeout=found.drain_timeout,
         user=found.user,

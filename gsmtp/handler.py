@@ -13,6 +13,7 @@ a deadline (settings `hook_timeout` and `message_timeout`); past it the client g
     on_start          once per worker, before the first connection         the worker does not start
     on_stop           once per worker, after the last                      -
     on_connect        accepted, before the banner; text: the banner        421 and closed
+    on_tls            the TLS handshake is over                            closed
     on_helo, on_ehlo  HELO and EHLO                                        no greeting, the client may try again
     on_mail           MAIL                                                 no transaction
     on_rcpt           RCPT                                                 not a recipient
@@ -97,6 +98,9 @@ class Handler:
 
     def on_connect(self, session: Session) -> Answer:
         """A client has connected."""
+
+    def on_tls(self, session: Session) -> None:
+        """The handshake is over: `session.tls` has version, cipher, server_name and peer, the client's certificate."""
 
     def on_helo(self, session: Session, domain: str) -> Answer:
         """HELO. A returned text takes the place of the host name in the reply."""

@@ -20,8 +20,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from gsmtp.protocol.framing import BareNewlines
 
 _HOSTNAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.IPv]+\]")
-_BIND = re.compile(r"(?:(?P<scheme>[a-z+]+):(?://)?)?(?P<rest>.*)", re.S)
-DEFAULT_PORT = 25
+# lmtp has no port of its own (RFC 2033 5 forbids 25); 24 is what servers use.
+DEFAULT_PORTS = {"smtp": 25, "smtps": 465, "lmtp": 24}
+UNIX_SCHEMES = ("smtp+unix", "lmtp+unix")
 
 
 class SettingsError(ValueError):
@@ -40,7 +41,9 @@ def _setting(default: Any, help: str, least: float | None = 0) -> Any:
 class Listen:
     """One listener and its sessions."""
 
-    bind: str = _setting("", "smtp://HOST:PORT or smtp+unix:/PATH; [::] serves IPv4 too, port 0 is any free one")
+    bind: str = _setting(
+        "", "smtp:// smtps:// lmtp:// HOST:PORT, smtp+unix:/PATH lmtp+unix:/PATH; [::] serves IPv4 too, port 0: any"
+    )
     hostname: str = _setting("", "what the server calls itself; default: the machine's name")
     banner: str = _setting("ESMTP gsmtp", "what follows the host name in the greeting")
     max_message_size: int = _setting(36_700_160, "octets, 0 for no limit; 35 MiB take an attachment of 25 MB in base64")
@@ -59,6 +62,18 @@ class Listen:
     mixed_results: Literal["tempfail", "single"] = _setting(
         "tempfail", "a handler refused some recipients of a message: 451 for all, or take one recipient at a time"
     )
+    tls: Literal["", "never", "offered", "required"] = _setting(
+        "", "STARTTLS: never, offered, or required before mail; default: offered where there is a certfile"
+    )
+    certfile: str = _setting("", "certificate chain in PEM; smtps:// and STARTTLS need it")
+    keyfile: str = _setting("", "its private key, unless that is in certfile; only root need be able to read it")
+    certificates: dict[str, list[str]] = _setting(
+        {}, 'other certificates by the name that a client asks for (SNI): "mx.example.org" = ["cert.pem", "key.pem"]'
+    )
+    client_ca: str = _setting("", "authorities (PEM) of client certificates; clients are asked for one, and need none")
+    tls_minimum: Literal["1.2", "1.3"] = _setting("1.2", "the lowest version of TLS; older ones are broken")
+    tls_ciphers: str = _setting("", "for TLS 1.2, as OpenSSL has it; default: OpenSSL's own choice")
+    handshake_timeout: float = _setting(30.0, "seconds for the TLS handshake", 0.1)
     command_timeout: float = _setting(300.0, "seconds until the next command; RFC 5321 says 5 minutes", 0.1)
     content_timeout: float = _setting(180.0, "seconds until the next octets of a message; RFC 5321: 3 minutes", 0.1)
     write_timeout: float = _setting(300.0, "seconds until a client has taken its replies", 0.1)
@@ -112,8 +127,29 @@ def _check_listen(listen: Listen) -> None:
         raise SettingsError(f"{where}hostname is no domain name: {listen.hostname!r}")
     if not listen.banner.isprintable() or not listen.banner.isascii() or len(listen.banner) > 200:
         raise SettingsError(f"{where}banner must be printable ASCII of at most 200 characters")
+    _check_tls(listen, where)
     if not re.fullmatch(r"[0-7]{3,4}", listen.mode):
         raise SettingsError(f"{where}mode must be octal digits such as 0660, not {listen.mode!r}")
+
+
+def _check_tls(listen: Listen, where: str) -> None:
+    if parse_bind(listen.bind)[0] == "smtps" and not listen.certfile:
+        raise SettingsError(f"{where}smtps needs a certfile")
+    if parse_bind(listen.bind)[0] == "smtps" and listen.tls not in ("", "required"):
+        raise SettingsError(f"{where}tls is {listen.tls!r}, but smtps has nothing else")
+    if listen.tls in ("offered", "required") and not listen.certfile:
+        raise SettingsError(f"{where}tls = {listen.tls!r} needs a certfile")
+    if listen.keyfile and not listen.certfile:
+        raise SettingsError(f"{where}keyfile without certfile")
+    for name, pair in listen.certificates.items():
+        if not _HOSTNAME.fullmatch(name) or len(pair) not in (1, 2):
+            raise SettingsError(f"{where}certificates: {name!r} must be a name with [certfile, keyfile]")
+
+
+def tls_files(listen: Listen) -> list[str]:
+    """The paths that a listener's TLS settings name."""
+    named = [path for pair in listen.certificates.values() for path in pair]
+    return [path for path in (listen.certfile, listen.keyfile, listen.client_ca, *named) if path]
 
 
 def bare_newlines(listen: Listen) -> BareNewlines:
@@ -126,20 +162,22 @@ def bare_newlines(listen: Listen) -> BareNewlines:
 
 def parse_bind(text: str) -> tuple[str, str, int]:
     """(scheme, host, port), or (scheme, path, 0) for a unix socket. Raises SettingsError."""
-    match = _BIND.fullmatch(text)
-    assert match is not None
-    scheme, rest = match["scheme"], match["rest"]
-    if scheme == "smtp+unix":
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, separator, rest = text.partition(":/")
+        rest = f"/{rest}"
+        if scheme not in UNIX_SCHEMES:
+            scheme, rest = "smtp", text
+    if scheme in UNIX_SCHEMES:
         if not rest.startswith("/"):
-            raise SettingsError(f"bind {text}: a unix socket needs an absolute path: smtp+unix:/run/gsmtp.sock")
+            raise SettingsError(f"bind {text}: a unix socket needs an absolute path: {scheme}:/run/gsmtp.sock")
         return scheme, rest, 0
-    if scheme is not None and scheme != "smtp" and "://" in text:
-        raise SettingsError(f"bind {text}: unknown scheme {scheme!r}; there are smtp://HOST:PORT and smtp+unix:/PATH")
-    if "://" not in text:
-        rest = text
+    if scheme not in DEFAULT_PORTS:
+        schemes = "smtp://HOST:PORT, smtps://, lmtp://, smtp+unix:/PATH, lmtp+unix:/PATH"
+        raise SettingsError(f"bind {text}: unknown scheme {scheme!r}; there are {schemes}")
     host, colon, port = rest.rpartition(":")
     if not colon or host.count("[") != host.count("]") or rest.endswith("]"):
-        host, port = rest, str(DEFAULT_PORT)
+        host, port = rest, str(DEFAULT_PORTS[scheme])
     bracketed = host.startswith("[") and host.endswith("]")
     if bracketed:
         host = host[1:-1]
@@ -147,7 +185,9 @@ def parse_bind(text: str) -> tuple[str, str, int]:
         raise SettingsError(f"bind {text}: {port!r} is no port")
     if (":" in host) != bracketed or re.search(r"[\s/\[\]]", host):
         raise SettingsError(f"bind {text}: HOST:PORT is wanted, with brackets around an IPv6 address")
-    return "smtp", host, int(port)
+    if scheme == "lmtp" and int(port) == 25:
+        raise SettingsError(f"bind {text}: LMTP is not for port 25 (RFC 2033 5)")
+    return scheme, host, int(port)
 
 
 def read_file(path: str) -> dict[str, Any]:
@@ -214,6 +254,8 @@ def _checked(name: str, value: Any, kind: Any, least: float | None) -> Any:
     if float in wanted and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     fits = any(type(value) is each for each in wanted)
+    if fits and isinstance(value, dict):
+        fits = all(isinstance(each, list) and all(isinstance(x, str) for x in each) for each in value.values())
     if fits and isinstance(value, list):
         fits = all(isinstance(each, str) for each in value)
     if not fits:

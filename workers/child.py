@@ -54,8 +54,10 @@ class Crew:
         checking: bool = False,
     ) -> None:
         self.plan = plan
+        self._files = [(path, _in_memory(path)) for path in plan.files]
         content = {
             "plan": plan.to_json(),
+            "files": self._files,
             "listeners": listeners,
             "board_fd": board_fd,
             "death_fd": death_fd,
@@ -67,6 +69,7 @@ class Crew:
         with open(self._file, "wb", closefd=False) as file:
             file.write(json.dumps(content).encode())
         self._fds = [self._file, board_fd, death_fd, status_fd, *(fd for fd, _ in listeners)]
+        self._fds += [fd for _, fd in self._files]
         self._environment = {
             "MALLOC_ARENA_MAX": "2",  # else each native thread has an arena, and fragments, of its own
             "GEVENT_TRACK_GREENLET_TREE": "0",  # else every greenlet holds the stack that spawned it
@@ -92,8 +95,9 @@ class Crew:
         return Child(process, slot, generation, self.plan)
 
     def close(self) -> None:
-        """Give up the plan's file."""
-        os.close(self._file)
+        """Give up the plan's file and what the plan names."""
+        for fd in (self._file, *(fd for _, fd in self._files)):
+            os.close(fd)
 
 
 class Child:
@@ -181,3 +185,14 @@ def resolve_identity(plan: Plan) -> Identity | None:
             return None
         raise PlanError("user, group: only root can change them")
     return uid, gid, groups
+
+
+def _in_memory(path: str) -> int:
+    """A descriptor of a copy of this file, which a worker can read whoever it has become. Raises PlanError."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise PlanError(f"cannot read {path}: {error.strerror}") from None
+    fd = anonymous_file("file")
+    os.pwrite(fd, content, 0)
+    return fd

@@ -116,6 +116,8 @@ class Plan:
     gate_step      a worker waits this long for each session it has more than the least busy one. 0.0005
     gate_limit     at most so long, then it accepts anyway: a stuck neighbour must not become an outage.
                    0.010; 0 switches the gate off.
+    files          files that workers need and their user may not read, such as private keys: the master reads
+                   them, `Worker.located` names the copies.
     user, group    what workers become before any code of the service is imported; needs root. "" = no change.
     chdir          the workers' directory, put first on their sys.path. "" = the master's.
     """
@@ -139,6 +141,7 @@ class Plan:
     backoff_limit: float = 60.0
     gate_step: float = 0.0005
     gate_limit: float = 0.010
+    files: tuple[str, ...] = ()
     user: str = ""
     group: str = ""
     chdir: str = ""
@@ -180,6 +183,7 @@ class Plan:
         """The plan that `to_json` wrote."""
         content = json.loads(text)
         content["counters"] = tuple(content["counters"])
+        content["files"] = tuple(content["files"])
         content["listeners"] = tuple(
             Listener(**{**listener, "farewell": listener["farewell"].encode("latin-1")})
             for listener in content["listeners"]

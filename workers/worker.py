@@ -71,12 +71,14 @@ class Mission:
 
     listeners  (descriptor, address) of each listener in the plan; descriptor -1 in a check, where nothing
                is bound.
+    files      (path, descriptor) of each file that the plan names.
     identity   (uid, gid, groups) or None.
     checking   end after the factory.
     """
 
     plan: Plan
     listeners: tuple[tuple[int, str], ...]
+    files: tuple[tuple[str, int], ...]
     board_fd: int
     death_fd: int
     status_fd: int
@@ -92,6 +94,7 @@ class Mission:
         return cls(
             plan=Plan.from_json(content["plan"]),
             listeners=tuple((fd, address) for fd, address in content["listeners"]),
+            files=tuple((path, fd) for path, fd in content["files"]),
             board_fd=content["board_fd"],
             death_fd=content["death_fd"],
             status_fd=content["status_fd"],
@@ -143,6 +146,11 @@ class Worker:
     @property
     def state(self) -> State:
         return State(int(self._row[STATE]))
+
+    def located(self, path: str) -> str:
+        """Where this process can read a file that the plan names, whoever it has become; other paths as they are."""
+        fd = dict(self._mission.files).get(path)
+        return path if fd is None else f"/dev/fd/{fd}"
 
     def on_drain(self, callback: Callable[[], object]) -> None:
         """Call `callback` in a greenlet when a drain starts; at once if it has."""
@@ -343,7 +351,8 @@ def main(arguments: list[str]) -> int:
     except (ValueError, OSError):
         print("python -m workers is started by the master, not by hand", file=sys.stderr)
         return 2
-    for inherited in (fd, mission.board_fd, mission.death_fd, mission.status_fd, *dict(mission.listeners)):
+    files = [*dict(mission.listeners), *dict(mission.files).values()]
+    for inherited in (fd, mission.board_fd, mission.death_fd, mission.status_fd, *files):
         if inherited >= 0:
             os.set_inheritable(inherited, False)  # the service's own children must not hold them open
     worker = Worker(mission, slot, generation)

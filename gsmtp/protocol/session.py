@@ -308,10 +308,10 @@ class ServerSession:
             self.state = _READY
 
     def _starttls(self, verb: str, argument: str) -> None:
-        if self._options.tls == "never":
-            self._unknown(verb, argument)
-        elif self.session.tls is not None:
+        if self.session.tls is not None:
             self._refuse(verb, replies.TLS_ACTIVE)
+        elif self._options.tls == "never":
+            self._unknown(verb, argument)
         elif argument:
             self._refuse(verb, replies.NO_ARGUMENT)
         else:

@@ -24,7 +24,7 @@ from gsmtp.server.hooks import DeadlineExceeded
 from gsmtp.server.sweep import NEVER
 from gsmtp.server.terms import Terms
 from gsmtp.server.trace import address_literal
-from gsmtp.server.transport import ConnectionLost, Transport
+from gsmtp.server.transport import ConnectionLost, PlainTransport, Transport
 
 logger = logging.getLogger("gsmtp.server")
 
@@ -134,7 +134,31 @@ class Connection:
             pass
         return reason
 
+    def start_tls(self) -> None:
+        """See Line. Raises Ended when on_tls refuses, TlsFailed."""
+        self._flush()
+        assert self._terms.tls is not None and isinstance(self._transport, PlainTransport)
+        secure = self._terms.tls.wrap(self._transport)
+        self.deadline = monotonic() + self._terms.timing.handshake
+        self._phase = _READING
+        try:
+            tls = secure.handshake()
+        except DeadlineExceeded:
+            raise ConnectionLost("TLS handshake timed out") from None
+        finally:
+            self._phase = _BUSY
+        self._transport = secure
+        session, log = self._dialogue.session, self._terms.log
+        if log.enabled:
+            log.event("tls", session=session.id, version=tls.version, cipher=tls.cipher, name=tls.server_name or "")
+        self._protocol.tls_started(tls)
+        refusal = self._dialogue.tls_started()
+        if refusal is not None:
+            raise Ended(refusal, "refused by on_tls")
+
     def _loop(self) -> str:
+        if self._terms.implicit_tls:
+            self.start_tls()
         protocol, react = self._protocol, self._dialogue.react
         next_event = protocol.next_event
         while True:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any, Protocol
 
-from gsmtp.protocol import events
+from gsmtp.protocol import events, replies
 from gsmtp.protocol.envelope import Envelope, Recipient, Session
 from gsmtp.protocol.session import ServerSession
 from gsmtp.reply import Reject, Reply
@@ -32,6 +32,9 @@ class Line(Protocol):
 
     def fill(self) -> None:
         """Send what is to be sent, and give the protocol more octets. Raises ConnectionLost."""
+
+    def start_tls(self) -> None:
+        """Send what is to be sent, do the handshake, and tell the protocol. Raises ConnectionLost."""
 
 
 class Dialogue:
@@ -111,6 +114,21 @@ class Dialogue:
         hook = self._terms.hooks.on_command
         self._decide(event, hook, (250, "2.0.0"), self.session, event.verb, event.argument)
 
+    def _starttls(self, event: events.StartTls) -> None:
+        self.protocol.answer(event)
+        self._line.start_tls()
+
+    def tls_started(self) -> Reply | None:
+        """Ask on_tls; a refusal ends the session."""
+        hook = self._terms.hooks.on_tls
+        if hook is None:
+            return None
+        said, _ = self._line.run_hook(hook, self._terms.timing.hook, self.session)
+        if not isinstance(said, Reply):
+            return None
+        self._log_refusal("TLS", said)
+        return said
+
     def _refused(self, event: events.Refused) -> None:
         self._log_refusal(event.verb or "command", event.reply)
 
@@ -176,15 +194,18 @@ class Dialogue:
             answer, close = self._line.run_hook(hook, self._terms.timing.message, envelope, content)
         finally:
             tally.committing -= 1
-        if not isinstance(answer, Reply):
-            answer = _common_result(envelope.recipients) or answer
         return answer, close
 
     def _answer_content(self, event: events.Content, answer: Answer, close: bool, size: int) -> None:
-        terms = self._terms
+        terms, recipients = self._terms, event.envelope.recipients
         if isinstance(answer, str):
             answer = Reply(250, "2.0.0", answer)
-        reply = self.protocol.answer(event, answer, close=close)
+        each: list[Reply] = []
+        if answer is None or answer.accepted:
+            if terms.options.lmtp:
+                each = [recipient.result or answer or replies.ACCEPTED for recipient in recipients]
+            answer = _common_result(recipients) or answer
+        reply = self.protocol.answer(event, answer, close=close, each=each)
         if reply.accepted:
             self.messages += 1
             terms.tally.messages += 1
@@ -301,6 +322,7 @@ _REACTIONS: dict[type, Callable[[Dialogue, Any], None]] = {
     events.Rcpt: Dialogue._rcpt,
     events.Vrfy: Dialogue._vrfy,
     events.UnknownCommand: Dialogue._command,
+    events.StartTls: Dialogue._starttls,
     events.Refused: Dialogue._refused,
     events.Reset: Dialogue._dropped,
     events.Content: Dialogue._content,

@@ -59,6 +59,7 @@ class Hooks:
         found = {name: self._resolve(name) for name in HOOKS}
         self.on_start, self.on_stop = found["on_start"], found["on_stop"]
         self.on_connect, self.on_disconnect = found["on_connect"], found["on_disconnect"]
+        self.on_tls = found["on_tls"]
         self.on_helo, self.on_ehlo = found["on_helo"], found["on_ehlo"]
         self.on_mail, self.on_rcpt = found["on_mail"], found["on_rcpt"]
         self.on_data, self.on_message = found["on_data"], found["on_message"]
@@ -115,7 +116,7 @@ class Hooks:
         if self.on_error is not None and arguments:
             session = getattr(arguments[0], "session", arguments[0])
             self.tell(self.on_error, session_id, session, error)
-        if name == "on_connect":
+        if name in ("on_connect", "on_tls"):
             return Reply(421, "4.3.0", f"Service not available [{reference}]")
         if full:
             return Reply(452, "4.3.1", f"Insufficient system storage [{reference}]")

@@ -23,6 +23,7 @@ from gsmtp.server.eventlog import EventLog
 from gsmtp.server.loading import load_hooks, start
 from gsmtp.server.sweep import Sweep
 from gsmtp.server.terms import Tally, Terms, Timing
+from gsmtp.server.tls import TlsContext, TlsSettings
 from gsmtp.server.transport import PlainTransport
 from gsmtp.settings import Listen, Settings
 from workers.plan import BootError
@@ -74,6 +75,8 @@ class Service:
         return f"{self._prefix}{next(self._numbers):x}"
 
     def _terms(self, settings: Settings, listen: Listen) -> Terms:
+        scheme = settings_module.parse_bind(listen.bind)[0]
+        tls = listen.tls or ("offered" if listen.certfile else "never")
         single = listen.mixed_results == "single"
         options = Options(
             hostname=listen.hostname,
@@ -88,6 +91,8 @@ class Service:
             max_transactions=listen.max_transactions,
             allow_bare_newlines=settings_module.bare_newlines(listen),
             lenient_addresses=listen.lenient_addresses,
+            tls="never" if scheme == "smtps" else tls,
+            lmtp=scheme in ("lmtp", "lmtp+unix"),
             hide=frozenset(keyword.upper() for keyword in listen.hide),
         )
         timing = Timing(
@@ -96,6 +101,7 @@ class Service:
             write=listen.write_timeout,
             hook=listen.hook_timeout,
             message=listen.message_timeout,
+            handshake=listen.handshake_timeout,
             linger=listen.linger,
             drain_transaction=listen.drain_transaction,
             drain_content=listen.drain_content,
@@ -112,7 +118,27 @@ class Service:
             new_id=self.new_id,
             spool_directory=settings.spool_directory or None,
             spool_memory=settings.spool_memory,
+            tls=self._tls(listen) if scheme == "smtps" or tls != "never" else None,
+            implicit_tls=scheme == "smtps",
         )
+
+    def _tls(self, listen: Listen) -> TlsContext:
+        certificates = {name: (pair[0], pair[-1]) for name, pair in listen.certificates.items()}
+        try:
+            return TlsContext(
+                TlsSettings(
+                    certfile=listen.certfile,
+                    keyfile=listen.keyfile,
+                    certificates=certificates,
+                    client_ca=listen.client_ca,
+                    minimum=listen.tls_minimum,
+                    ciphers=listen.tls_ciphers,
+                ),
+                self._worker.located,
+            )
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+            raise BootError(f"{listen.bind}: the certificate cannot be used: {reason}") from None
 
     def _handle(self, terms: Terms, bound: str) -> Handle:
         watched = self._sweep.watched

@@ -9,6 +9,7 @@ from gsmtp.protocol.extensions import ExtensionSet
 from gsmtp.protocol.options import Options
 from gsmtp.server.eventlog import EventLog
 from gsmtp.server.hooks import Hooks
+from gsmtp.server.tls import TlsContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,8 +18,8 @@ class Timing:
 
     `command` until a command, `content` until the next octets of a message, `write` until a client takes its replies,
     `hook` and `message` until a hook returns (the client waits ten minutes for the reply to its message, RFC 5321
-    4.5.3.2.6), `linger` until a client that was sent away has closed. While draining: `drain_transaction` until DATA,
-    `drain_content` for the rest of a content, `drain_silence` between its octets.
+    4.5.3.2.6), `handshake` until TLS is agreed, `linger` until a client that was sent away has closed. While draining:
+    `drain_transaction` until DATA, `drain_content` for the rest of a content, `drain_silence` between its octets.
     """
 
     command: float = 300.0
@@ -27,6 +28,7 @@ class Timing:
     hook: float = 60.0
     message: float = 300.0
     linger: float = 1.0
+    handshake: float = 30.0
     drain_transaction: float = 30.0
     drain_content: float = 300.0
     drain_silence: float = 30.0
@@ -43,7 +45,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """`new_id` gives ids that no other session, envelope or failure has."""
+    """`new_id` gives ids that nothing else has. `implicit_tls`: TLS begins with the connection."""
 
     listener: str
     options: Options
@@ -55,3 +57,5 @@ class Terms:
     new_id: Callable[[], str]
     spool_directory: str | None
     spool_memory: int
+    tls: TlsContext | None
+    implicit_tls: bool

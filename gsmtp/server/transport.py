@@ -5,7 +5,7 @@ every wait, which costs more than all the rest of a small message. When the watc
 elsewhere it is stopped, because a level-triggered watcher would spin; the next read starts it again.
 
 A transport belongs to the greenlet that made it: only that one may read or write. Others end its wait by throwing
-into it. TLS is to be another class with the same methods.
+into it. `gsmtp.server.tls.TlsTransport` has the same methods and stands on this one.
 """
 
 from __future__ import annotations
@@ -94,6 +94,14 @@ class PlainTransport:
             raise ConnectionLost(str(error)) from None
         if sent < len(data):
             self._write_rest(memoryview(data)[sent:])
+
+    def offer(self, data: bytes) -> None:
+        """Send what can be sent without waiting; for last words that may be lost."""
+        if data and self._socket is not None:
+            try:
+                self._send(data)
+            except OSError:
+                pass
 
     def _write_rest(self, data: memoryview) -> None:
         assert self._socket is not None

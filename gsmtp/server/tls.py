@@ -1,0 +1,234 @@
+"""TLS: contexts made from the settings, the transport, and what is known of a client after the handshake.
+
+`TlsTransport` runs `ssl` over memory on a plain transport, so the persistent watcher and the deadlines of that serve
+here too; it costs half of what gevent's SSLSocket does for a handshake. Contexts are made once in a worker and shared
+by all sessions. Session tickets are on, but each worker has keys of its own, which Python's ssl gives no way to share:
+a client that comes back to another worker does a full handshake.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from gsmtp.server.transport import CHUNK, ConnectionLost, PlainTransport
+
+ServerCertificates = Mapping[str, tuple[str, str]]
+
+
+class TlsFailed(ConnectionLost):
+    """The handshake failed; the text is OpenSSL's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSettings:
+    """Paths of PEM files. `certificates`: for names that clients ask for (SNI), (certfile, keyfile) instead of the
+    usual ones. `client_ca`: a file of authorities; clients are then asked for a certificate, and need none."""
+
+    certfile: str
+    keyfile: str
+    certificates: ServerCertificates
+    client_ca: str
+    minimum: Literal["1.2", "1.3"]
+    ciphers: str
+
+
+@dataclass(frozen=True)
+class Tls:
+    """`session.tls`: what the handshake has settled.
+
+    `version` "TLSv1.3", `cipher` OpenSSL's name, `bits` of its secret, `server_name` that the client asked for or None,
+    `peer` the verified client certificate as `ssl.SSLSocket.getpeercert` gives it, {} for none, `peer_der` the same as
+    octets, `unique` the tls-unique channel binding (None in TLS 1.3), `server_der` the certificate that we showed.
+    """
+
+    version: str
+    cipher: str
+    bits: int
+    server_name: str | None
+    peer: Mapping[str, Any]
+    peer_der: bytes | None
+    unique: bytes | None
+    server_der: bytes
+
+    @cached_property
+    def peer_fingerprint(self) -> str | None:
+        """SHA-256 of the client's certificate in hexadecimal digits, None without one."""
+        return hashlib.sha256(self.peer_der).hexdigest() if self.peer_der is not None else None
+
+
+class _Object(ssl.SSLObject):
+    """Remembers the name that the client asked for."""
+
+    requested_name: str | None = None
+
+    def _sslsock(self) -> _Object:
+        # gevent's SSLContext, which a patched process has, asks this of what it gives to the SNI callback: it expects
+        # a socket of its own, which holds the SSLSocket by a weak reference.
+        return self
+
+
+class TlsContext:
+    """A listener's certificates. Raises OSError (ssl.SSLError is one) or ValueError when they cannot be used."""
+
+    def __init__(self, settings: TlsSettings, located: Callable[[str], str] = str) -> None:
+        """`located` gives the path under which a worker can read a file that its user may not."""
+        self._settings = settings
+        self._located = located
+        self._default = self._context(settings.certfile, settings.keyfile)
+        self._default_der = _first_certificate(located(settings.certfile))
+        self._named: dict[str, tuple[ssl.SSLContext, bytes]] = {}
+        for name, (certfile, keyfile) in settings.certificates.items():
+            der = _first_certificate(located(certfile))
+            self._named[name.lower().rstrip(".")] = (self._context(certfile, keyfile), der)
+
+    def _context(self, certfile: str, keyfile: str) -> ssl.SSLContext:
+        settings = self._settings
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3 if settings.minimum == "1.3" else ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
+        if settings.ciphers:
+            context.set_ciphers(settings.ciphers)
+        # An empty password: an encrypted key is an error, not a prompt on the terminal.
+        context.load_cert_chain(self._located(certfile), self._located(keyfile or certfile), password="")
+        if settings.client_ca:
+            context.load_verify_locations(self._located(settings.client_ca))
+            context.verify_mode = ssl.CERT_OPTIONAL
+        context.sslobject_class = _Object
+        context.sni_callback = self.choose
+        return context
+
+    def wrap(self, transport: PlainTransport) -> TlsTransport:
+        """`transport` under TLS; `handshake` comes next."""
+        return TlsTransport(transport, self)
+
+    def choose(self, tls: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        """Called by OpenSSL with the name that the client asks for; takes the certificate for it where there is one."""
+        assert isinstance(tls, _Object)
+        tls.requested_name = name
+        if name is not None and (found := self._named.get(name.lower().rstrip("."))):
+            tls.context = found[0]
+
+    def certificate(self, name: str | None) -> bytes:
+        """The certificate shown to a client that asked for `name`, in DER."""
+        found = self._named.get(name.lower().rstrip(".")) if name is not None else None
+        return found[1] if found else self._default_der
+
+    def new_object(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
+        """One connection's TLS machine."""
+        return self._default.wrap_bio(incoming, outgoing, server_side=True)
+
+
+class TlsTransport:
+    """See gsmtp.server.transport.Transport. `handshake` must have returned before the first read or write."""
+
+    __slots__ = ("_context", "_incoming", "_object", "_outgoing", "_transport")
+
+    def __init__(self, transport: PlainTransport, context: TlsContext) -> None:
+        self._transport = transport
+        self._context = context
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._object = context.new_object(self._incoming, self._outgoing)
+
+    def handshake(self) -> Tls:
+        """Do it; what it has settled. Raises TlsFailed, after telling the client why."""
+        tls = self._object
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                self._flush()
+                self._fill()
+            except ssl.SSLError as error:
+                self._flush()
+                raise TlsFailed(f"TLS handshake failed: {error.reason or error}") from None
+        self._flush()
+        name, version, bits = tls.cipher() or ("", "", 0)
+        requested = tls.requested_name if isinstance(tls, _Object) else None
+        der = tls.getpeercert(binary_form=True)
+        return Tls(
+            version=tls.version() or version,
+            cipher=name,
+            bits=bits,
+            server_name=requested,
+            peer=tls.getpeercert() or {},
+            peer_der=der,
+            unique=tls.get_channel_binding("tls-unique") if tls.version() != "TLSv1.3" else None,
+            server_der=self._context.certificate(requested),
+        )
+
+    def read(self) -> bytes:
+        """See Transport."""
+        pieces: list[bytes] = []
+        while True:
+            try:
+                # OpenSSL gives one record at a time, 16 KiB at most.
+                while piece := self._object.read(CHUNK):
+                    pieces.append(piece)
+                return b"".join(pieces)  # the client has closed
+            except ssl.SSLWantReadError:
+                if pieces:
+                    return b"".join(pieces) if len(pieces) > 1 else pieces[0]
+                self._flush()
+                self._fill()
+            except ssl.SSLZeroReturnError:
+                return b"".join(pieces)
+            except ssl.SSLEOFError:
+                return b"".join(pieces)  # closed without a word, as many clients do
+            except ssl.SSLError as error:
+                raise ConnectionLost(f"TLS failed: {error.reason or error}") from None
+
+    def write(self, data: bytes) -> None:
+        """See Transport."""
+        try:
+            self._object.write(data)
+        except ssl.SSLError as error:
+            raise ConnectionLost(f"TLS failed: {error.reason or error}") from None
+        self._flush()
+
+    def finish_writing(self) -> None:
+        """See Transport."""
+        try:
+            self._object.unwrap()
+        except ssl.SSLError:
+            pass  # it wants the client's word, which need not be waited for
+        try:
+            self._flush()
+        except ConnectionLost:
+            pass
+        self._transport.finish_writing()
+
+    def close(self) -> None:
+        """See Transport. The client is told, if that can be done without waiting (RFC 8446 6.1)."""
+        try:
+            self._object.unwrap()
+        except ssl.SSLError:
+            pass
+        self._transport.offer(self._outgoing.read())
+        self._transport.close()
+
+    def _fill(self) -> None:
+        data = self._transport.read()
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+
+    def _flush(self) -> None:
+        if self._outgoing.pending:
+            self._transport.write(self._outgoing.read())
+
+
+def _first_certificate(path: str) -> bytes:
+    with open(path, encoding="ascii", errors="replace") as file:
+        text = file.read()
+    begin, end = text.find(ssl.PEM_HEADER), text.find(ssl.PEM_FOOTER)
+    if not 0 <= begin < end:
+        raise ValueError("no certificate in it")
+    return ssl.PEM_cert_to_DER_cert(text[begin : end + len(ssl.PEM_FOOTER)])

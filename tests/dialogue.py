@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import dialogues.scripted as scripted
+
 from gsmtp import settings
 from gsmtp.protocol import events
 from gsmtp.protocol.envelope import Envelope, Session
@@ -150,6 +151,8 @@ def options_of(script: Script) -> Options:
     own = {name: getattr(listen, name) for name in Options.__dataclass_fields__}
     own["allow_bare_newlines"] = settings.bare_newlines(listen)
     own["hide"] = frozenset(listen.hide)
+    if listen.mixed_results == "single":
+        own["max_recipients"] = 1
     return Options(**own)
 
 

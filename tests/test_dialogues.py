@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-
 from dialogue import Script, converse_in_memory, converse_live, parse, scripts
 from server import Server
 
@@ -29,7 +28,9 @@ def find(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Find]:
                 directory = tmp_path_factory.mktemp(script.handler)
                 store = directory / "store"
                 store.mkdir()
-                made = Server(directory, f"scripted:{script.handler}", [*listens.values()], options={"path": str(store)})
+                made = Server(
+                    directory, f"scripted:{script.handler}", [*listens.values()], options={"path": str(store)}
+                )
                 server = servers.enter_context(made)
                 for options, port in zip(listens, server.ports, strict=True):
                     ports[script.handler, options] = (port, store)

@@ -205,20 +205,20 @@ class InMemory:
         self.dialogue.protocol.receive(piece)
 
     def converse(self, pieces: list[bytes]) -> bytes:
-        """Send these, and get all that the server says. ConnectionLost when an `on_data` wanted more."""
+        """Send these, and get all that the server says. An `on_data` that wants more then is broken off."""
         self._pieces = iter(pieces)
         protocol = self.dialogue.protocol
-        while not self.closed:
-            event = protocol.next_event()
-            if event is events.CLOSED:
-                self.closed = True
-            elif event is not events.NEED_DATA:
-                self.dialogue.react(event)
-            else:
-                try:
+        try:
+            while not self.closed:
+                event = protocol.next_event()
+                if event is events.CLOSED:
+                    self.closed = True
+                elif event is events.NEED_DATA:
                     self.fill()
-                except ConnectionLost:
-                    break
+                else:
+                    self.dialogue.react(event)
+        except ConnectionLost:
+            pass
         return protocol.data_to_send()
 
     def end(self) -> None:

@@ -32,8 +32,8 @@ def find(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Find]:
                     directory, f"scripted:{script.handler}", [*listens.values()], options={"path": str(store)}
                 )
                 server = servers.enter_context(made)
-                for options, port in zip(listens, server.ports, strict=True):
-                    ports[script.handler, options] = (port, store)
+                for listen, port in zip(listens, server.ports, strict=True):
+                    ports[script.handler, listen] = (port, store)
             return ports[key]
 
         yield found

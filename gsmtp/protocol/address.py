@@ -40,9 +40,9 @@ _LENIENT_PATH = re.compile(
 )
 _NULL_PATH = re.compile(r"<>(?= |$)")
 _LENIENT_NULL_PATH = re.compile(r"[ \t]*<>[ \t]*(?= |\t|$)")
-# RFC 5321 4.5.1: postmaster is accepted without a domain, in any case.
-_POSTMASTER = re.compile(r"<(postmaster)>(?= |$)", re.I)
-_LENIENT_POSTMASTER = re.compile(r"[ \t]*<?(postmaster)>?[ \t]*(?= |\t|$)", re.I)
+# RFC 5321 4.5.1: postmaster is accepted without a domain, in any case. Without re.A, "s" would match U+017F as well.
+_POSTMASTER = re.compile(r"<(postmaster)>(?= |$)", re.I | re.A)
+_LENIENT_POSTMASTER = re.compile(r"[ \t]*<?(postmaster)>?[ \t]*(?= |\t|$)", re.I | re.A)
 
 _GENERAL_LITERAL = re.compile(r"\[[A-Za-z0-9-]*[A-Za-z0-9]:[\x21-\x5a\x5e-\x7e]+\]")
 

@@ -111,7 +111,10 @@ class ExtensionSet:
 
     def _parse(self, text: str, parsers: Mapping[str, Parser]) -> dict[str, Any]:
         values: dict[str, Any] = {}
-        for word in text.split():
+        # str.split would part them at control characters and at Unicode's white space too.
+        for word in text.replace("\t", " ").split(" "):
+            if not word:
+                continue
             match = _PARAMETER.fullmatch(word)
             if match is None:
                 raise ParameterError(501, "5.5.4", "Bad parameter syntax")

@@ -78,9 +78,10 @@ class LineReader:
                     return LineFault.ENDLESS
             return None
         self._at = end + 1
-        if self._skipped or end + 1 - start > self._limit:
+        length = self._skipped + end + 1 - start
+        if length > self._limit:
             self._skipped = 0
-            return LineFault.TOO_LONG
+            return LineFault.TOO_LONG if length <= 16 * self._limit + 1 else LineFault.ENDLESS
         if end > start and buffer[end - 1] == 13:
             line = buffer[start : end - 1]
         elif self._accept_bare:
@@ -98,18 +99,22 @@ def _only_crlf(content: bytes) -> bool:
 
 
 class ContentFault(Enum):
-    """Why a content was not kept."""
+    """Why a content was not kept. Of several the first one here counts, wherever each stood."""
 
     TOO_LARGE = "content too large"
-    LINE_TOO_LONG = "line too long in content"
     BARE_NEWLINE = "bare CR or LF in content"
+    LINE_TOO_LONG = "line too long in content"
+
+
+_GRAVEST_FIRST = tuple(ContentFault)
 
 
 class DotReader:
     """The content between 354 and CRLF.CRLF, with its dots unstuffed (RFC 5321 4.5.2).
 
-    `max_size`, `max_line`: octets, 0 for no limit; a line counts its CRLF. `fault` tells why the content cannot be
-    accepted; from then on it is read on to its end and nothing of it is given out. `size`: octets given out so far.
+    `max_size`, `max_line`: octets, 0 for no limit; a line counts its CRLF but no stuffed dot. `fault` tells why the
+    content cannot be accepted; from then on it is read on to its end, where the fault is certain, and nothing of it is
+    given out. `size`: octets so far.
 
     Bare newlines: "reject" makes them a fault, "accept" keeps them as they are, "fix" makes each a CRLF, "strip"
     removes them. Dots are unstuffed after CRLF only, in every mode.
@@ -144,13 +149,11 @@ class DotReader:
             content = data[: len(data) - keep]
             self._tail = data[len(data) - keep :]
         # A piece never ends between CR and LF nor within CRLF-dot, so each can be judged alone.
-        if self.fault is None and content:
+        if content and self.fault is not ContentFault.TOO_LARGE:
             content = self._decode(content, 0 <= dot < len(content) - 2)
         return (b"" if self.fault else content), rest
 
     def _decode(self, content: bytes, dots: bool) -> bytes:
-        if self._max_line and self._too_long(content):
-            self.fault = ContentFault.LINE_TOO_LONG
         if dots:
             content = content.replace(b"\r\n.", b"\r\n")
         if not self._begun:
@@ -158,22 +161,28 @@ class DotReader:
             content = content[2:]
         if self._newlines != "accept" and not _only_crlf(content):
             content = self._mend(content)
+        if self._max_line and self._too_long(content):
+            self._blame(ContentFault.LINE_TOO_LONG)
         self.size += len(content)
-        if self._max_size and self.size > self._max_size and self.fault is None:
-            self.fault = ContentFault.TOO_LARGE
+        if self._max_size and self.size > self._max_size:
+            self._blame(ContentFault.TOO_LARGE)
         return content
+
+    def _blame(self, fault: ContentFault) -> None:
+        # Which fault comes first can depend on where the pieces end; which is the gravest cannot.
+        if self.fault is None or _GRAVEST_FIRST.index(fault) < _GRAVEST_FIRST.index(self.fault):
+            self.fault = fault
 
     def _mend(self, content: bytes) -> bytes:
         if self._newlines == "fix":
             return _BARE_NEWLINE.sub(b"\r\n", content)
         if self._newlines == "strip":
             return _BARE_NEWLINE.sub(b"", content)
-        self.fault = self.fault or ContentFault.BARE_NEWLINE
+        self._blame(ContentFault.BARE_NEWLINE)
         return content
 
     def _too_long(self, content: bytes) -> bool:
-        # The virtual CRLF before the first line counts for no line.
-        lines = (content if self._begun else content[2:]).split(b"\r\n")
+        lines = content.split(b"\r\n")
         first = self._line + len(lines[0]) + 2
         self._line = len(lines[-1]) + (self._line if len(lines) == 1 else 0)
         return max(first, *(len(line) + 2 for line in lines)) > self._max_line

@@ -217,7 +217,9 @@ class ServerSession:
             self._refuse("", replies.NOT_UTF8)
             return
         verb, _, argument = text.rstrip(" \t").partition(" ")
-        verb = verb.upper()
+        # Beyond ASCII there are letters whose upper case is S or I.
+        if verb.isascii():
+            verb = verb.upper()
         action = _ACTIONS[self.state].get(verb, ServerSession._unknown)
         if isinstance(action, Reply):
             self._refuse(verb, action)

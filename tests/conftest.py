@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from live import Live
 
 
 @pytest.fixture
@@ -24,3 +26,41 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip(f"no small file system to fill: {made.stderr.strip()}")
     yield path
     subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Live]]:
+    """serve("-o", "fsync=false", ..., toml="...", code="...", workers=1): a `Live` server that is ready.
+
+    It listens on a free port of 127.0.0.1 unless `binds` or the TOML says otherwise. `code` becomes the module `inbox`,
+    whose class Inbox is the handler; without it, mail goes to the Maildir `maildir` of the server's directory. It is
+    ended with the test, which fails if processes are left over.
+    """
+    running: list[Live] = []
+
+    def serve(*arguments: str, toml: str = "", code: str = "", workers: int = 1, **more: Any) -> Live:
+        directory = tmp_path / f"server{len(running)}"
+        directory.mkdir()
+        given = list(arguments)
+        if toml:
+            (directory / "gsmtp.toml").write_text(toml)
+            given += ["-c", "gsmtp.toml"]
+        for bind in more.pop("binds", [] if "[[listen]]" in toml else ["smtp://127.0.0.1:0"]):
+            given += ["-b", bind.replace("{directory}", str(directory))]
+        if code:
+            (directory / "inbox.py").write_text(code)
+            given.insert(0, "inbox:Inbox")
+        for key, value in more.items():
+            given += ["--set", f"{key}={value}"]
+        running.append(Live(directory, given, workers))
+        return running[-1].until_ready()
+
+    yield serve
+    troubles = []
+    for live in running:
+        try:
+            live.clean_up()
+        except AssertionError as error:
+            troubles.append(str(error))
+    if troubles:
+        pytest.fail("\n".join(troubles))

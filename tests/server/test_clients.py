@@ -1,0 +1,193 @@
+"""Real clients deliver to the default handler, and what is stored is what was sent."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import smtplib
+import socket
+import subprocess
+from collections.abc import Callable
+
+import pytest
+from live import Live, Talk, dial, stored, stuffed, wait_for, without_trace
+
+BINDS = ["smtp://127.0.0.1:0", "smtp://[::1]:0", "smtp+unix:{directory}/socket"]
+CONTENT = b"From: a@client.example\r\nSubject: hello\r\n\r\nHello.\r\n"
+SPOOL = 65536
+
+
+def tool(name: str) -> str:
+    path = shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/bin:/sbin:/bin")
+    if path is None:
+        pytest.skip(f"{name} is not installed")
+    return path
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture
+def server(serve: Callable[..., Live]) -> Live:
+    return serve(workers=2, binds=BINDS if has_ipv6() else [BINDS[0], BINDS[2]])
+
+
+@pytest.fixture(params=["IPv4", "IPv6", "unix"])
+def address(request: pytest.FixtureRequest, server: Live) -> str:
+    """The server's address of each kind."""
+    marks = {"IPv4": "127.0.0.1", "IPv6": "[::1]", "unix": "/"}
+    found = [each for each in server.addresses.values() if each.startswith(marks[request.param])]
+    if not found:
+        pytest.skip("no IPv6 here")
+    return found[0]
+
+
+def contents(server: Live) -> list[bytes]:
+    return [without_trace(message) for message in stored(server.directory / "maildir")]
+
+
+def test_swaks(server: Live, address: str) -> None:
+    swaks = tool("swaks")
+    where = ["--socket", address]
+    if not address.startswith("/"):
+        host, _, port = address.rpartition(":")
+        where = ["--server", host.strip("[]"), "--port", port]
+    options = ["--helo", "client.example", "--from", "a@client.example", "--to", "b@here.example,c@here.example"]
+    run = subprocess.run(
+        [swaks, *where, *options, "--data", "Subject: swaks\\n\\n.dot\\n..dots\\n", "--pipeline"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    if run.returncode and "IPv6" in run.stdout + run.stderr and "Socket" in run.stdout + run.stderr:
+        pytest.skip("swaks has no IPv6: IO::Socket::INET6 is not installed")
+    assert run.returncode == 0, run.stdout + run.stderr
+    (message,) = stored(server.directory / "maildir")
+    assert b"Delivered-To: b@here.example\r\nDelivered-To: c@here.example\r\n" in message
+    assert without_trace(message).rstrip(b"\r\n") == b"Subject: swaks\r\n\r\n.dot\r\n..dots"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_smtp_source(server: Live, address: str, kept: bool) -> None:
+    source = tool("smtp-source")
+    where = f"unix:{address}" if address.startswith("/") else f"inet:{address}"
+    options = [] if kept else ["-d"]
+    run = subprocess.run(
+        [source, *options, "-s", "100", "-m", "400", "-l", "4096", "-t", "box@here.example", where],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert not run.stderr, run.stderr
+    found = contents(server)
+    assert len(found) == 400
+    assert all(len(content) >= 4096 for content in found)
+
+
+def test_smtplib(server: Live) -> None:
+    host, _, port = server.addresses[BINDS[0]].rpartition(":")
+    content = b"Subject: x\r\n\r\n.\r\n..\r\n. x\r\n\xe4\xff\r\n"
+    with smtplib.SMTP(host, int(port), timeout=30) as client:
+        assert client.sendmail("a@client.example", ["b@here.example"], content) == {}
+        assert client.sendmail("", ["b@here.example"], CONTENT, mail_options=["BODY=8BITMIME"]) == {}
+    first, second = stored(server.directory / "maildir")
+    assert without_trace(first) == content
+    assert without_trace(second) == CONTENT
+    assert second.startswith(b"Return-Path: <>\r\n")
+
+
+def test_a_session_in_one_packet(server: Live, address: str) -> None:
+    commands = b"EHLO c.example\r\nMAIL FROM:<a@c.example>\r\nRCPT TO:<b@here.example>\r\nDATA\r\n"
+    session = commands + stuffed(CONTENT) + commands[16:] + stuffed(b".\r\n") + b"QUIT\r\n"
+    with dial(address) as sock:
+        sock.sendall(session)
+        answer = b""
+        while piece := sock.recv(65536):
+            answer += piece
+    codes = [line[:3] for line in answer.splitlines() if line[3:4] != b"-"]
+    assert codes == b"220 250 250 250 354 250 250 250 354 250 221".split()
+    assert sorted(contents(server)) == sorted([CONTENT, b".\r\n"])
+
+
+def lines_of(size: int) -> bytes:
+    """Content of exactly that size."""
+    line = b"0123456789" * 7 + b"\r\n"
+    content = line * (size // len(line)) + b"x" * (size % len(line))
+    return content[: size - 2] + b"\r\n"
+
+
+def octets() -> bytes:
+    """Every octet beside every other, save that CR and LF are always together."""
+    found = random.Random(1)
+    others = [value for value in range(256) if value not in b"\r\n"]
+    pieces = []
+    for _ in range(2000):
+        pieces.append(bytes(found.choices(others, k=found.randrange(60))))
+    return b"\r\n".join([*pieces, bytes(others), b""])
+
+
+CONTENTS = {
+    "empty": b"",
+    "an empty line": b"\r\n",
+    "dots": b".\r\n..\r\n...\r\n.x\r\n x.\r\n\r\n.\r\n",
+    "a dot at the end": b"x\r\n.\r\n",
+    "eight bits": "Ünïcode ☃\r\n".encode() + b"\x80\xff\xfe\r\n",
+    "all octets": octets(),
+    "NUL": b"\0\0\r\n\0\r\n",
+    "one long line": b"x" * 200_000 + b"\r\n",
+    "less than the spool": lines_of(SPOOL - 1),
+    "exactly the spool": lines_of(SPOOL),
+    "one more than the spool": lines_of(SPOOL + 1),
+    "30 MB": lines_of(30_000_000),
+}
+
+
+@pytest.mark.parametrize("slices", ["whole", "pieces"])
+def test_the_content_is_stored_as_sent(serve: Callable[..., Live], slices: str) -> None:
+    live = serve(spool_memory=SPOOL)
+    box = live.directory / "maildir"
+    with live.connect() as talk:
+        for name, content in CONTENTS.items():
+            talk.begin()
+            assert talk.ask("DATA").startswith("354")
+            data = stuffed(content)
+            step = len(data) if slices == "whole" or len(data) > 1_000_000 else max(1, len(data) // 300)
+            for at in range(0, len(data), step):
+                talk.send(data[at : at + step])
+            assert talk.reply().startswith("250 2.0.0"), name
+            (message,) = stored(box)
+            assert without_trace(message) == content, name
+            for path in (box / "new").iterdir():
+                path.unlink()
+        assert talk.ask("QUIT").startswith("221")
+
+
+def test_a_box_for_each_address(serve: Callable[..., Live]) -> None:
+    live = serve("-o", "path=mail/{domain}/{local}", workers=2)
+    with live.connect() as talk:
+        for content in (b"", lines_of(300_000)):
+            reply = talk.deliver(content, "a@here.example", "A@HERE.example", "b@here.example", "postmaster")
+            assert reply.startswith("250")
+    root = live.directory / "mail"
+    for box in ("here.example/a", "here.example/b", "%/postmaster"):
+        assert sorted(map(without_trace, stored(root / box))) == [b"", lines_of(300_000)]
+
+
+def test_a_client_that_vanishes_leaves_nothing(server: Live) -> None:
+    for end in (b"", b"MAIL FROM:<a@c.example>\r\nRCPT TO:<b@c.example>\r\nDATA\r\nhalf a message\r\n", b"NOOP"):
+        talk = Talk(server.address)
+        talk.ask("EHLO c.example")
+        talk.send(end)
+        talk.close()
+    wait_for(lambda: server.log.count(" disconnect ") == 3, what="three sessions to end")
+    assert stored(server.directory / "maildir") == []
+    assert "Traceback" not in server.log

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from gsmtp.protocol.framing import BareNewlines
+from gsmtp.protocol.options import Options
 
 _HOSTNAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.IPv]+\]")
 # lmtp has no port of its own (RFC 2033 5 forbids 25); 24 is what servers use.
@@ -153,12 +154,31 @@ def tls_files(listen: Listen) -> list[str]:
     return [path for path in (listen.certfile, listen.keyfile, listen.client_ca, *named) if path]
 
 
-def bare_newlines(listen: Listen) -> BareNewlines:
-    """The setting as the protocol names it."""
-    value = listen.allow_bare_newlines
-    if isinstance(value, bool):
-        return "accept" if value else "reject"
-    return value
+def protocol_options(listen: Listen) -> Options:
+    """What the sessions of a listener may do, as the protocol names it."""
+    scheme = parse_bind(listen.bind)[0]
+    newlines: BareNewlines
+    if isinstance(listen.allow_bare_newlines, bool):
+        newlines = "accept" if listen.allow_bare_newlines else "reject"
+    else:
+        newlines = listen.allow_bare_newlines
+    return Options(
+        hostname=listen.hostname,
+        banner=listen.banner,
+        max_message_size=listen.max_message_size,
+        max_recipients=1 if listen.mixed_results == "single" else listen.max_recipients,
+        max_recipient_overshoot=listen.max_recipient_overshoot,
+        max_line_length=listen.max_line_length,
+        max_content_line_length=listen.max_content_line_length,
+        max_errors=listen.max_errors,
+        max_idle_commands=listen.max_idle_commands,
+        max_transactions=listen.max_transactions,
+        allow_bare_newlines=newlines,
+        lenient_addresses=listen.lenient_addresses,
+        tls="never" if scheme == "smtps" else listen.tls or ("offered" if listen.certfile else "never"),
+        lmtp=scheme.startswith("lmtp"),
+        hide=frozenset(keyword.upper() for keyword in listen.hide),
+    )
 
 
 def parse_bind(text: str) -> tuple[str, str, int]:

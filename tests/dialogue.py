@@ -147,13 +147,7 @@ class _NoLog:
 
 def options_of(script: Script) -> Options:
     """The listener's settings as the protocol names them, with the defaults that settings have."""
-    listen = settings.Listen(bind="smtp://127.0.0.1:0", hostname=HOSTNAME, **script.options)
-    own = {name: getattr(listen, name) for name in Options.__dataclass_fields__}
-    own["allow_bare_newlines"] = settings.bare_newlines(listen)
-    own["hide"] = frozenset(listen.hide)
-    if listen.mixed_results == "single":
-        own["max_recipients"] = 1
-    return Options(**own)
+    return settings.protocol_options(settings.Listen(bind="smtp://127.0.0.1:0", hostname=HOSTNAME, **script.options))
 
 
 class InMemory:
@@ -186,6 +180,8 @@ class InMemory:
             new_id=new_id,
             spool_directory=None,
             spool_memory=1000,
+            tls=None,
+            implicit_tls=False,
         )
         self.dialogue = Dialogue(self, terms, Session("S1", ("192.0.2.1", 49152), ("192.0.2.2", 25), "smtp"))
         self._hooks = terms.hooks

@@ -17,7 +17,6 @@ import gevent
 from gsmtp import settings as settings_module
 from gsmtp.protocol.envelope import Address, Session
 from gsmtp.protocol.extensions import ExtensionSet
-from gsmtp.protocol.options import Options
 from gsmtp.server.connection import Connection
 from gsmtp.server.eventlog import EventLog
 from gsmtp.server.loading import load_hooks, start
@@ -75,26 +74,8 @@ class Service:
         return f"{self._prefix}{next(self._numbers):x}"
 
     def _terms(self, settings: Settings, listen: Listen) -> Terms:
-        scheme = settings_module.parse_bind(listen.bind)[0]
-        tls = listen.tls or ("offered" if listen.certfile else "never")
-        single = listen.mixed_results == "single"
-        options = Options(
-            hostname=listen.hostname,
-            banner=listen.banner,
-            max_message_size=listen.max_message_size,
-            max_recipients=1 if single else listen.max_recipients,
-            max_recipient_overshoot=listen.max_recipient_overshoot,
-            max_line_length=listen.max_line_length,
-            max_content_line_length=listen.max_content_line_length,
-            max_errors=listen.max_errors,
-            max_idle_commands=listen.max_idle_commands,
-            max_transactions=listen.max_transactions,
-            allow_bare_newlines=settings_module.bare_newlines(listen),
-            lenient_addresses=listen.lenient_addresses,
-            tls="never" if scheme == "smtps" else tls,
-            lmtp=scheme in ("lmtp", "lmtp+unix"),
-            hide=frozenset(keyword.upper() for keyword in listen.hide),
-        )
+        options = settings_module.protocol_options(listen)
+        implicit_tls = settings_module.parse_bind(listen.bind)[0] == "smtps"
         timing = Timing(
             command=listen.command_timeout,
             content=listen.content_timeout,
@@ -118,8 +99,8 @@ class Service:
             new_id=self.new_id,
             spool_directory=settings.spool_directory or None,
             spool_memory=settings.spool_memory,
-            tls=self._tls(listen) if scheme == "smtps" or tls != "never" else None,
-            implicit_tls=scheme == "smtps",
+            tls=self._tls(listen) if implicit_tls or options.tls != "never" else None,
+            implicit_tls=implicit_tls,
         )
 
     def _tls(self, listen: Listen) -> TlsContext:

@@ -9,6 +9,10 @@ other sessions go on meanwhile. Keep what belongs to a connection, a transaction
 `envelope.state` and `recipient.state`. A hook that is not overridden is never called and costs nothing. Every hook has
 a deadline (settings `hook_timeout` and `message_timeout`); past it the client gets `451 4.3.0`.
 
+A handler that honours an extension which binds it names it in `extensions`, and may bring its own with parameters of
+MAIL and RCPT: `extensions = ("DSN", Extension("XTICKET", mail={"XTICKET": parse}))` (gsmtp.protocol.extensions says
+how; the values are in `envelope.parameters` and `recipient.parameters`).
+
     hook              when                                                 no by default means
     on_start          once per worker, before the first connection         the worker does not start
     on_stop           once per worker, after the last                      -
@@ -27,10 +31,11 @@ a deadline (settings `hook_timeout` and `message_timeout`); past it the client g
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from gsmtp.protocol.envelope import Envelope, Recipient, Session
+from gsmtp.protocol.extensions import Extension
 
 if TYPE_CHECKING:
     from email.message import EmailMessage
@@ -40,7 +45,10 @@ Answer = str | None
 
 
 class Stream(Protocol):
-    """The content as it arrives, for `on_data`: octets with dots unstuffed, ended by CRLF. Read once."""
+    """The content as it arrives, for `on_data`: octets with dots unstuffed. Read once.
+
+    After DATA it ends with CRLF; what came by BDAT ends as it was sent, and under BODY=BINARYMIME is any octets.
+    """
 
     size: int
 
@@ -88,6 +96,8 @@ class Message(Protocol):
 
 class Handler:
     """What a program does with mail. See the table above for when each hook is called."""
+
+    extensions: Sequence[Extension | str] = ()
 
     def on_start(self, worker: Any) -> None:
         """Open pools and files here. `worker` has `.slot`, the number of this worker."""

@@ -56,6 +56,9 @@ class Listen:
     )
     lenient_addresses: bool = _setting(False, "take addresses without brackets, after a space, with stray dots")
     hide: list[str] = _setting([], "extensions that are not offered, such as PIPELINING")
+    offer: list[str] = _setting([], "extensions that bind the handler: DSN, REQUIRETLS, MT-PRIORITY, DELIVERBY")
+    min_deliver_by: int = _setting(0, "DELIVERBY: seconds, the shortest time that is accepted with R; 0 for any")
+    priority_profile: str = _setting("", "MT-PRIORITY: the name of a priority profile to announce, such as MIXER")
     mixed_results: Literal["tempfail", "single"] = _setting(
         "tempfail", "a handler refused some recipients of a message: 451 for all, or take one recipient at a time"
     )
@@ -112,6 +115,10 @@ def _check_listen(listen: Listen) -> None:
         raise SettingsError(f"{where}hostname is no domain name: {listen.hostname!r}")
     if not listen.banner.isprintable() or not listen.banner.isascii() or len(listen.banner) > 200:
         raise SettingsError(f"{where}banner must be printable ASCII of at most 200 characters")
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{0,20}", listen.priority_profile):
+        raise SettingsError(f"{where}priority_profile is no name: {listen.priority_profile!r}")
+    if listen.min_deliver_by > 999_999_999:
+        raise SettingsError(f"{where}min_deliver_by must have nine digits at most")
     if not re.fullmatch(r"[0-7]{3,4}", listen.mode):
         raise SettingsError(f"{where}mode must be octal digits such as 0660, not {listen.mode!r}")
 

@@ -101,7 +101,8 @@ class Envelope(_Stateful):
     """One mail transaction: from MAIL to the end of its content.
 
     `id` is unique and names the message in logs and trace headers; `sender` is the reverse-path, "" for the null one;
-    `parameters` are MAIL's, typed: SIZE an int, BODY "7BIT" or "8BITMIME", SMTPUTF8 True.
+    `parameters` are MAIL's, typed: SIZE an int, BODY "7BIT", "8BITMIME" or "BINARYMIME", SMTPUTF8 True; those of the
+    optional extensions as gsmtp.protocol.parameters types them.
     """
 
     __slots__ = ("id", "parameters", "recipients", "sender", "sender_domain", "sender_local", "session")

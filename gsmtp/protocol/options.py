@@ -24,3 +24,6 @@ class Options:
     allow_bare_newlines: BareNewlines = "reject"
     lenient_addresses: bool = False
     hide: frozenset[str] = frozenset()
+    offer: frozenset[str] = frozenset()
+    min_deliver_by: int = 0
+    priority_profile: str = ""

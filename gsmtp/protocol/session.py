@@ -12,11 +12,18 @@ What a verb does depends on the state alone, by the table at the end of this fil
     FRESH       nobody has said hello                    HELO, EHLO
     READY       no transaction                           MAIL
     MAIL        a reverse-path, no recipient             RCPT, RSET, EHLO
-    RCPT        one recipient or more                    DATA, RSET, EHLO
+    RCPT        one recipient or more                    DATA, BDAT, RSET, EHLO
     CONTENT     354 was said, the content arrives        its end
+    CHUNK       the octets of a BDAT arrive              their end
+    CHUNKED     a BDAT was taken that was not the last   BDAT, RSET, EHLO
     CLOSED      nothing more is read
 
 The transaction is `envelope`: it exists or it does not, and a reset drops it.
+
+BDAT (RFC 3030) is taken in every state, because the octets that follow must not become commands. Where it is refused
+they are read and thrown away, and the transaction has failed: a client that pipelines has more chunks under way, and
+a message must not come out with one of them missing. They get the same refusal, up to the one with LAST, RSET, EHLO
+or a MAIL that is accepted.
 """
 
 from __future__ import annotations
@@ -45,7 +52,7 @@ from gsmtp.protocol.events import (
     Vrfy,
 )
 from gsmtp.protocol.extensions import ExtensionSet, ParameterError
-from gsmtp.protocol.framing import DotReader, LineFault, LineReader
+from gsmtp.protocol.framing import ChunkReader, DotReader, LineFault, LineReader, parse_chunk
 from gsmtp.protocol.options import Options
 from gsmtp.reply import Reply
 
@@ -59,6 +66,8 @@ class State(Enum):
     MAIL = "mail"
     RCPT = "rcpt"
     CONTENT = "content"
+    CHUNK = "chunk"
+    CHUNKED = "chunked"
     CLOSED = "closed"
 
 
@@ -69,6 +78,8 @@ _READY = State.READY
 _MAIL = State.MAIL
 _RCPT = State.RCPT
 _CONTENT = State.CONTENT
+_CHUNK = State.CHUNK
+_CHUNKED = State.CHUNKED
 _CLOSED = State.CLOSED
 
 
@@ -80,8 +91,11 @@ class ServerSession:
     """
 
     __slots__ = (
+        "_after_chunk",
         "_asks",
         "_body",
+        "_chunks",
+        "_chunks_refused",
         "_errors",
         "_extensions",
         "_idle",
@@ -113,6 +127,9 @@ class ServerSession:
         self._new_id = new_id
         self._lines = LineReader(options.max_line_length, options.allow_bare_newlines != "reject")
         self._body: DotReader | None = None
+        self._chunks: ChunkReader | None = None
+        self._chunks_refused: Reply | None = None
+        self._after_chunk = _CHUNKED
         self._out: list[bytes] = []
         self._queue: list[Event] = []
         self._pending: tuple[Decision, Reply, Callable[[Any, Reply], None]] | None = None
@@ -139,6 +156,9 @@ class ServerSession:
                 return CLOSED
             if state is _CONTENT:
                 if not self._read_content():
+                    return NEED_DATA
+            elif state is _CHUNK:
+                if not self._read_chunk():
                     return NEED_DATA
             elif state is _CONNECTED:
                 self._ask("connect", Connected(), self._extensions.banner, self._connected)
@@ -197,11 +217,13 @@ class ServerSession:
             return
         if isinstance(line, LineFault):
             self._refuse("", replies.LINE_FAULTS[line])
+            self._lose_place(self._lines.verb)
             return
         try:
             text = line.decode()
         except UnicodeDecodeError:
             self._refuse("", replies.NOT_UTF8)
+            self._lose_place(line[:4])
             return
         verb, _, argument = text.rstrip(" \t").partition(" ")
         verb = verb.upper()
@@ -237,6 +259,7 @@ class ServerSession:
         return False
 
     def _drop_envelope(self) -> None:
+        self._chunks = self._chunks_refused = None
         if self.envelope is not None:
             self._queue.append(Reset(self.envelope))
             self.envelope = None
@@ -262,10 +285,10 @@ class ServerSession:
         extensions = self._extensions
         esmtp = verb == "EHLO"
         if verb.lower() in self._asks:
-            event = Helo(domain, esmtp, list(extensions.lines) if esmtp else [])
+            event = Helo(domain, esmtp, list(extensions.offer(self.session).lines) if esmtp else [])
             self._ask(verb.lower(), event, extensions.helo, self._helo_decided)
         else:
-            self._greet(domain, esmtp, extensions.ehlo if esmtp else extensions.helo)
+            self._greet(domain, esmtp, extensions.offer(self.session).ehlo if esmtp else extensions.helo)
 
     def _helo_decided(self, event: Helo, reply: Reply) -> None:
         if reply.accepted:
@@ -289,14 +312,14 @@ class ServerSession:
             return
         try:
             mailbox, rest = parse_path(argument[5:], null=True, lenient=options.lenient_addresses)
-            parameters = self._extensions.mail_parameters(rest) if rest else {}
+            parameters = self._extensions.mail_parameters(rest, self.session) if rest else {}
         except AddressError as error:
             self._refuse(verb, Reply(501, "5.1.7", f"Bad sender address: {error}"))
             return
         except ParameterError as error:
             self._refuse(verb, error.reply)
             return
-        if not mailbox.address.isascii() and "SMTPUTF8" not in parameters:
+        if not argument.isascii() and "SMTPUTF8" not in parameters:
             self._refuse(verb, replies.NEEDS_SMTPUTF8)
             return
         self._transactions += 1
@@ -310,6 +333,7 @@ class ServerSession:
         self._say(reply)
         if reply.accepted:
             self.envelope = event.envelope
+            self._chunks = self._chunks_refused = None
             self._overshoot = 0
             self.state = _MAIL
 
@@ -322,14 +346,14 @@ class ServerSession:
             return
         try:
             mailbox, rest = parse_path(argument[3:], lenient=options.lenient_addresses)
-            parameters = self._extensions.rcpt_parameters(rest) if rest else {}
+            parameters = self._extensions.rcpt_parameters(rest, self.session) if rest else {}
         except AddressError as error:
             self._refuse(verb, Reply(501, "5.1.3", f"Bad recipient address: {error}"))
             return
         except ParameterError as error:
             self._refuse(verb, error.reply)
             return
-        if not mailbox.address.isascii() and "SMTPUTF8" not in envelope.parameters:
+        if not argument.isascii() and "SMTPUTF8" not in envelope.parameters:
             self._refuse(verb, replies.NEEDS_SMTPUTF8)
             return
         if len(envelope.recipients) >= options.max_recipients:
@@ -350,6 +374,9 @@ class ServerSession:
     def _data(self, verb: str, argument: str) -> None:
         if argument:
             self._refuse(verb, replies.NO_ARGUMENT)
+            return
+        if self._binary:
+            self._refuse(verb, replies.BINARY_NEEDS_BDAT)
             return
         options = self._options
         self._body = DotReader(options.allow_bare_newlines, options.max_message_size, options.max_content_line_length)
@@ -388,6 +415,100 @@ class ServerSession:
         if reply.accepted:
             self._errors = self._idle = 0
 
+    # The same by BDAT
+
+    @property
+    def _binary(self) -> bool:
+        envelope = self.envelope
+        return envelope is not None and envelope.parameters.get("BODY") == "BINARYMIME"
+
+    def _lose_place(self, verb: bytes) -> None:
+        """After a refusal: end the session when the line was a BDAT. How many octets follow it is not known, and none
+        of them may become a command."""
+        if verb.upper() == b"BDAT" and self.state is not _CLOSED:
+            self._say(replies.BDAT_LOST)
+            self.state = _CLOSED
+
+    def _bdat(self, verb: str, argument: str) -> None:
+        chunk = parse_chunk(argument)
+        if chunk is None:
+            self._refuse(verb, replies.BDAT_SYNTAX)
+            self._lose_place(b"BDAT")
+            return
+        size, last, sound = chunk
+        # An empty chunk costs the client nothing, so it counts as a command that brings no mail.
+        if not size and not last and self._idles(verb):
+            return
+        options = self._options
+        chunks = self._chunks
+        if chunks is None:
+            # RFC 3030 2 wants CRLF alone in text that comes by BDAT, and what is refused after DATA would only come
+            # this way: so allow_bare_newlines holds here too, but for content that was declared binary.
+            newlines, max_line = options.allow_bare_newlines, options.max_content_line_length
+            if self._binary:
+                newlines, max_line = "accept", 0
+            chunks = self._chunks = ChunkReader(newlines, options.max_message_size, max_line)
+        chunks.begin(size, last)
+        self._after_chunk = _FRESH if self.state is _FRESH else _READY
+        if self._chunks_refused is None:
+            refusal = self._bdat_refusal(sound)
+            if refusal is None and chunks.fault is not None:
+                refusal = replies.CONTENT_FAULTS[chunks.fault]
+            if refusal is None:
+                self._after_chunk = _CHUNKED
+            else:
+                self._refuse_chunks(refusal)
+        self.state = _CHUNK
+
+    def _bdat_refusal(self, sound: bool) -> Reply | None:
+        if "CHUNKING" not in self._extensions.offer(self.session).keywords:
+            return replies.NO_CHUNKING
+        return _NO_BDAT.get(self.state) or (None if sound else replies.BDAT_SYNTAX)
+
+    def _refuse_chunks(self, reply: Reply) -> None:
+        """The transaction has failed; `reply` is said at the end of this chunk, and of those that follow it."""
+        envelope = self.envelope
+        self._errors += 1
+        self._chunks_refused = reply
+        if envelope is not None and envelope.recipients:
+            self._queue.append(ContentRefused(envelope, reply))
+        else:
+            self._queue.append(Refused("BDAT", reply))
+            if envelope is not None:
+                self._queue.append(Reset(envelope))
+        self.envelope = None
+
+    def _read_chunk(self) -> bool:
+        """Read what has come of a chunk; whether there was something to do."""
+        chunks = self._chunks
+        assert chunks is not None
+        data = self._lines.take_some(chunks.left)
+        if not data and chunks.left:
+            return False
+        content = chunks.read(data)
+        if chunks.fault is not None and self._chunks_refused is None:
+            self._refuse_chunks(replies.CONTENT_FAULTS[chunks.fault])
+            self._after_chunk = _READY
+        refused, envelope = self._chunks_refused, self.envelope
+        if refused is None and content and not (chunks.last and not chunks.left):
+            assert envelope is not None
+            self._queue.append(Content(envelope, content, False))
+        if chunks.left:
+            return bool(self._queue)
+        self.state = self._after_chunk
+        if chunks.last:
+            self._chunks = self._chunks_refused = None
+        if refused is not None:
+            self._say(refused)
+        elif chunks.last:
+            assert envelope is not None
+            event = Content(envelope, content, True)
+            self._pending = (event, replies.ACCEPTED, self._content_decided)
+            self._queue.append(event)
+        else:
+            self._say(Reply(250, "2.0.0", f"{chunks.length} octets received"))
+        return True
+
     # The rest
 
     def _rset(self, verb: str, argument: str) -> None:
@@ -425,7 +546,9 @@ class ServerSession:
     def _unknown(self, verb: str, argument: str) -> None:
         if self._idles(verb):
             return
-        if "command" in self._asks:
+        if verb.startswith("BDAT\t"):
+            self._bdat("BDAT", "")
+        elif "command" in self._asks:
             self._ask("command", UnknownCommand(verb, argument), replies.UNKNOWN, self._decided)
         else:
             self._refuse(verb, replies.UNKNOWN)
@@ -445,10 +568,13 @@ _ALWAYS: dict[str, _Action] = {
     "VRFY": ServerSession._vrfy,
     "EXPN": ServerSession._vrfy,
     "QUIT": ServerSession._quit,
+    "BDAT": ServerSession._bdat,
 }
 _ACTIONS: dict[State, dict[str, _Action]] = {
     _FRESH: {**_ALWAYS, "MAIL": replies.HELLO_FIRST, "RCPT": replies.HELLO_FIRST, "DATA": replies.HELLO_FIRST},
     _READY: {**_ALWAYS, "MAIL": ServerSession._mail, "RCPT": replies.MAIL_FIRST, "DATA": replies.MAIL_FIRST},
     _MAIL: {**_ALWAYS, "MAIL": replies.NESTED_MAIL, "RCPT": ServerSession._rcpt, "DATA": replies.NO_RECIPIENTS},
     _RCPT: {**_ALWAYS, "MAIL": replies.NESTED_MAIL, "RCPT": ServerSession._rcpt, "DATA": ServerSession._data},
+    _CHUNKED: {**_ALWAYS, **dict.fromkeys(("MAIL", "RCPT", "DATA"), replies.CHUNKS_BEGUN)},
 }
+_NO_BDAT = {_FRESH: replies.HELLO_FIRST, _READY: replies.MAIL_FIRST, _MAIL: replies.BDAT_NO_RECIPIENTS}

@@ -47,7 +47,8 @@ class Phase(Enum):
 
 
 _BUSY, _READING, _WRITING, _HOOK = Phase.BUSY, Phase.READING, Phase.WRITING, Phase.HOOK
-_CONTENT = State.CONTENT
+# Between two chunks too: that is no time for a client to think.
+_CONTENT = (State.CONTENT, State.CHUNK, State.CHUNKED)
 
 
 class Ended(ConnectionLost):
@@ -168,7 +169,7 @@ class Connection:
     def _exchange(self) -> bytes:
         self._flush()
         timing = self._terms.timing
-        content = self._protocol.state is _CONTENT
+        content = self._protocol.state in _CONTENT
         now = monotonic()
         if self._draining_since is None:
             self.deadline = now + (timing.content if content else timing.command)
@@ -202,14 +203,20 @@ class Connection:
                 self._phase = _BUSY
 
     def run_hook(self, hook: Hook, timeout: float, *arguments: Any) -> tuple[Answer, bool]:
-        """See Line. The deadline is thrown into the hook, which may be anywhere in its own code."""
+        """See Line. The deadline is thrown into the hook, which may be anywhere in its own code.
+
+        A hook may run within on_data, which draws on the protocol: what comes between two chunks has hooks too.
+        """
+        outer, deadline = self._phase, self.deadline
         self._reminders = 0
         self.deadline = monotonic() + timeout
         self._phase = _HOOK
         try:
             answer = self._terms.hooks.call(hook, self._dialogue.session.id, *arguments)
         finally:
-            self._phase = _BUSY
+            self._phase = outer
+            if outer is _HOOK:
+                self.deadline = deadline
         if self._abandoned:
             raise ConnectionLost("abandoned")
         if self._lost is not None:
@@ -253,7 +260,7 @@ class Connection:
         timing = self._terms.timing
         if self._protocol.envelope is None:
             self._greenlet.throw(Ended(_SHUTTING_DOWN, "drain"))
-        elif self._protocol.state is _CONTENT:
+        elif self._protocol.state in _CONTENT:
             self.deadline = min(self.deadline, now + timing.drain_silence)
         else:
             self.deadline = min(self.deadline, now + timing.drain_transaction)

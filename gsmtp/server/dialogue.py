@@ -21,6 +21,7 @@ from gsmtp.server.terms import Terms
 Hook = Callable[..., Any]
 Answer = Reply | str | None
 
+_GIVEN_UP = Reply(554, "5.5.1", "The client gave the message up")
 _SOME_REFUSED = Reply(451, "4.3.0", "Some recipients were refused, try again")
 
 
@@ -123,6 +124,9 @@ class Dialogue:
             self._line.run_hook(hooks.on_reset, self._terms.timing.hook, envelope)
 
     def _dropped(self, event: events.Reset) -> None:
+        # Chunks may have come before it.
+        self._drop_spool()
+        self._arrived = 0.0
         self._reset(event.envelope)
 
     # Content
@@ -217,27 +221,34 @@ class Dialogue:
         if spool is not None:
             spool.close()
 
-    def next_content(self) -> events.Content | events.ContentRefused:
-        """For the stream: what comes next of the content."""
+    def next_content(self, envelope: Envelope) -> events.Content | events.ContentRefused:
+        """For the stream: what comes next of the content. Between chunks it may be commands: those are seen to."""
         while True:
             event = self.protocol.next_event()
             if isinstance(event, events.Content):
                 return event
-            if isinstance(event, events.ContentRefused):
-                self._content_refused(event)
-                return event
-            self._line.fill()
+            if event is events.NEED_DATA:
+                self._line.fill()
+            elif event is events.CLOSED:
+                return events.ContentRefused(envelope, _GIVEN_UP)
+            else:
+                self.react(event)
+                if isinstance(event, events.ContentRefused):
+                    return event
+                if isinstance(event, events.Reset):
+                    return events.ContentRefused(envelope, _GIVEN_UP)
 
 
 class ContentStream:
     """The content as it arrives; see gsmtp.handler.Stream. `size`: octets so far.
 
-    `read` raises Reject with the reply to come when the protocol refuses the content (too large, bare newlines), and
-    ConnectionLost when the client is gone.
+    `read` raises Reject with the reply to come when the protocol refuses the content (too large, bare newlines) or
+    the client gives it up between chunks, and ConnectionLost when the client is gone.
     """
 
     def __init__(self, dialogue: Dialogue, first: events.Content) -> None:
         self._dialogue = dialogue
+        self._envelope = first.envelope
         self._event: events.Content | None = first
         self._refused: Reply | None = None
         self._buffer = first.data
@@ -266,7 +277,7 @@ class ContentStream:
         return piece
 
     def _advance(self) -> None:
-        event = self._dialogue.next_content()
+        event = self._dialogue.next_content(self._envelope)
         if isinstance(event, events.Content):
             self._event, self._buffer = event, event.data
             self.size += len(event.data)

@@ -140,6 +140,7 @@ def gather(options: argparse.Namespace) -> Settings:
     found = settings.build(table)
     for listen in found.listen:
         listen.hostname = listen.hostname or settings.default_hostname()
+    found.auth_secret = found.auth_secret or settings.default_auth_secret()
     found.check()
     return found
 

@@ -9,12 +9,20 @@ other sessions go on meanwhile. Keep what belongs to a connection, a transaction
 `envelope.state` and `recipient.state`. A hook that is not overridden is never called and costs nothing. Every hook has
 a deadline (settings `hook_timeout` and `message_timeout`); past it the client gets `451 4.3.0`.
 
+A handler that honours an extension which binds it names it in `extensions`, and may bring its own with parameters of
+MAIL and RCPT: `extensions = ("DSN", Extension("XTICKET", mail={"XTICKET": parse}))` (gsmtp.protocol.extensions says
+how; the values are in `envelope.parameters` and `recipient.parameters`).
+
     hook              when                                                 no by default means
     on_start          once per worker, before the first connection         the worker does not start
     on_stop           once per worker, after the last                      -
     on_connect        accepted, before the banner; text: the banner        421 and closed
     on_tls            the TLS handshake is over                            closed
     on_helo, on_ehlo  HELO and EHLO                                        no greeting, the client may try again
+    check_password    AUTH PLAIN and LOGIN: is it right?                    (see below)
+    get_password      AUTH CRAM-MD5 and SCRAM: what is it?
+    check_token       AUTH XOAUTH2 and OAUTHBEARER: is it good?
+    check_certificate AUTH EXTERNAL: whose is session.tls.peer?
     on_mail           MAIL                                                 no transaction
     on_rcpt           RCPT                                                 not a recipient
     on_data           the content begins: read it as a stream              the message is refused
@@ -24,14 +32,20 @@ a deadline (settings `hook_timeout` and `message_timeout`); past it the client g
     on_command        a verb that the server does not know                 that reply; None is 500
     on_error          a hook failed, or the connection broke               -
     on_disconnect     the session has ended                                -
+
+AUTH is offered only when a check_ or get_ hook exists for it, and over TLS only, unless `auth_without_tls` is set.
+These hooks answer a question, so silence is no: True or a user lets in, False or None refuses. What they raise is said
+to the client as elsewhere, but `454 4.7.0` for what is no Reject, Defer or Disconnect; passwords stay out of the log.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from gsmtp.protocol.envelope import Envelope, Recipient, Session
+from gsmtp.protocol.extensions import Extension
+from gsmtp.protocol.sasl import ScramCredentials
 
 if TYPE_CHECKING:
     from email.message import EmailMessage
@@ -41,7 +55,10 @@ Answer = str | None
 
 
 class Stream(Protocol):
-    """The content as it arrives, for `on_data`: octets with dots unstuffed, ended by CRLF. Read once."""
+    """The content as it arrives, for `on_data`: octets with dots unstuffed. Read once.
+
+    After DATA it ends with CRLF; what came by BDAT ends as it was sent, and under BODY=BINARYMIME is any octets.
+    """
 
     size: int
 
@@ -90,6 +107,8 @@ class Message(Protocol):
 class Handler:
     """What a program does with mail. See the table above for when each hook is called."""
 
+    extensions: Sequence[Extension | str] = ()
+
     def on_start(self, worker: Any) -> None:
         """Open pools and files here. `worker` has `.slot`, the number of this worker."""
 
@@ -107,6 +126,22 @@ class Handler:
 
     def on_ehlo(self, session: Session, domain: str, extensions: list[str]) -> Answer:
         """EHLO. `extensions` are the lines about to be announced; edit the list in place."""
+
+    def check_password(self, session: Session, user: str, password: str) -> bool:
+        """Whether `user` may log in by `password`. The name is then `session.user`."""
+        return False
+
+    def get_password(self, session: Session, user: str, mechanism: str) -> str | ScramCredentials | None:
+        """The password of `user`, or what is stored in its place for SCRAM; None when there is no such user."""
+        return None
+
+    def check_token(self, session: Session, user: str, token: str) -> bool | str:
+        """Whether the bearer token is good for `user`, or, if that is "", whose it is; False or "" refuses."""
+        return False
+
+    def check_certificate(self, session: Session, authzid: str) -> str | None:
+        """Whose certificate `session.tls.peer` is, if that may act as `authzid` ("": as itself); None refuses."""
+        return None
 
     def on_mail(self, envelope: Envelope) -> Answer:
         """MAIL: `envelope.sender`, `envelope.parameters`."""

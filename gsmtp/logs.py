@@ -68,7 +68,7 @@ class RecordFormatter(logging.Formatter):
         fields: dict[str, Any] = dict(getattr(record, "fields", {}))
         fields["level"] = record.levelname.lower()
         fields["text"] = record.getMessage()
-        trace = self.formatException(record.exc_info) if record.exc_info else ""
+        trace = fields.pop("traceback", "") or (self.formatException(record.exc_info) if record.exc_info else "")
         if trace and self._format == "json":
             fields["traceback"] = trace
         text = line(self._format, record.created, self._origin, record.name, fields).rstrip("\n")

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
 import re
+import secrets
 import socket
 import tomllib
 import types
@@ -60,6 +62,9 @@ class Listen:
     )
     lenient_addresses: bool = _setting(False, "take addresses without brackets, after a space, with stray dots")
     hide: list[str] = _setting([], "extensions that are not offered, such as PIPELINING")
+    offer: list[str] = _setting([], "extensions that bind the handler: DSN, REQUIRETLS, MT-PRIORITY, DELIVERBY")
+    min_deliver_by: int = _setting(0, "DELIVERBY: seconds, the shortest time that is accepted with R; 0 for any")
+    priority_profile: str = _setting("", "MT-PRIORITY: the name of a priority profile to announce, such as MIXER")
     mixed_results: Literal["tempfail", "single"] = _setting(
         "tempfail", "a handler refused some recipients of a message: 451 for all, or take one recipient at a time"
     )
@@ -75,6 +80,13 @@ class Listen:
     tls_minimum: Literal["1.2", "1.3"] = _setting("1.2", "the lowest version of TLS; older ones are broken")
     tls_ciphers: str = _setting("", "for TLS 1.2, as OpenSSL has it; default: OpenSSL's own choice")
     handshake_timeout: float = _setting(30.0, "seconds for the TLS handshake", 0.1)
+    auth: Literal["", "never", "offered", "required"] = _setting(
+        "", "AUTH: never, offered, or required before mail; default: offered where the handler has a hook for it"
+    )
+    auth_without_tls: bool = _setting(False, "offer AUTH in clear too; whoever reads the network gets the passwords")
+    max_auth_failures: int = _setting(3, "failed attempts of a connection before 421, 0 for no limit")
+    auth_failure_delay: float = _setting(1.0, "seconds before a failed attempt is answered, so that guessing is slow")
+    scram_iterations: int = _setting(4096, "of SCRAM for handlers that give plain passwords; RFC 7677: 4096", 4096)
     command_timeout: float = _setting(300.0, "seconds until the next command; RFC 5321 says 5 minutes", 0.1)
     content_timeout: float = _setting(180.0, "seconds until the next octets of a message; RFC 5321: 3 minutes", 0.1)
     write_timeout: float = _setting(300.0, "seconds until a client has taken its replies", 0.1)
@@ -98,6 +110,7 @@ class Settings:
     chdir: str = _setting("", "the workers' directory, and the first place where handlers are sought")
     max_sessions: int = _setting(10_000, "connections per worker; further ones wait", 1)
     drain_timeout: float = _setting(660.0, "seconds from TERM until a worker ends whatever its sessions do", 1)
+    auth_secret: str = _setting("", "makes SCRAM.s salts for unknown users; default: from the machine's id")
     spool_directory: str = _setting("", "where messages larger than spool_memory wait; default: TMPDIR or /tmp")
     spool_memory: int = _setting(262_144, "octets of a message that are kept in memory")
     log_file: str = _setting("-", "a file to append to, - for standard error")
@@ -130,6 +143,10 @@ def _check_listen(listen: Listen) -> None:
     if not listen.banner.isprintable() or not listen.banner.isascii() or len(listen.banner) > 200:
         raise SettingsError(f"{where}banner must be printable ASCII of at most 200 characters")
     _check_tls(listen, where)
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{0,20}", listen.priority_profile):
+        raise SettingsError(f"{where}priority_profile is no name: {listen.priority_profile!r}")
+    if listen.min_deliver_by > 999_999_999:
+        raise SettingsError(f"{where}min_deliver_by must have nine digits at most")
     if not re.fullmatch(r"[0-7]{3,4}", listen.mode):
         raise SettingsError(f"{where}mode must be octal digits such as 0660, not {listen.mode!r}")
 
@@ -154,8 +171,8 @@ def tls_files(listen: Listen) -> list[str]:
     return [path for path in (listen.certfile, listen.keyfile, listen.client_ca, *named) if path]
 
 
-def protocol_options(listen: Listen) -> Options:
-    """What the sessions of a listener may do, as the protocol names it."""
+def protocol_options(listen: Listen, auth_hooks: frozenset[str] = frozenset(), auth_secret: str = "") -> Options:
+    """What the sessions of a listener may do, as the protocol names it. `auth_hooks`: what the handler has for AUTH."""
     scheme = parse_bind(listen.bind)[0]
     newlines: BareNewlines
     if isinstance(listen.allow_bare_newlines, bool):
@@ -176,8 +193,17 @@ def protocol_options(listen: Listen) -> Options:
         allow_bare_newlines=newlines,
         lenient_addresses=listen.lenient_addresses,
         tls="never" if scheme == "smtps" else listen.tls or ("offered" if listen.certfile else "never"),
+        auth=listen.auth or ("offered" if auth_hooks else "never"),
+        auth_hooks=auth_hooks,
+        auth_without_tls=listen.auth_without_tls,
+        auth_secret=hashlib.sha256(f"gsmtp SCRAM {auth_secret}".encode()).digest(),
+        scram_iterations=listen.scram_iterations,
+        max_auth_failures=listen.max_auth_failures,
         lmtp=scheme.startswith("lmtp"),
         hide=frozenset(keyword.upper() for keyword in listen.hide),
+        offer=frozenset(keyword.upper() for keyword in listen.offer),
+        min_deliver_by=listen.min_deliver_by,
+        priority_profile=listen.priority_profile,
     )
 
 
@@ -309,6 +335,15 @@ def parse_value(text: str) -> Any:
 def default_hostname() -> str:
     """The machine's name."""
     return socket.gethostname() or "localhost"
+
+
+def default_auth_secret() -> str:
+    """What this machine has and keeps over restarts; where it has no such thing, chance."""
+    try:
+        with open("/etc/machine-id", encoding="ascii") as file:
+            return file.read().strip() or secrets.token_hex()
+    except (OSError, ValueError):
+        return secrets.token_hex()
 
 
 def default_binds() -> Sequence[str]:

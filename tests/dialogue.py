@@ -180,6 +180,7 @@ class InMemory:
             new_id=new_id,
             spool_directory=None,
             spool_memory=1000,
+            auth_failure_delay=0.0,
             tls=None,
             implicit_tls=False,
         )

@@ -8,12 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 from gsmtp.protocol.address import Mailbox
 from gsmtp.reply import Reply
 
 Address = tuple[Any, ...] | str | None
+
+
+class TlsFacts(Protocol):
+    """What the protocol needs to know of `session.tls`; gsmtp.server.tls.Tls has more."""
+
+    @property
+    def peer(self) -> Mapping[str, Any]:
+        """The verified certificate of the client, {} for none."""
+
+    @property
+    def channel_bindings(self) -> Mapping[str, bytes]:
+        """Types of channel binding (RFC 5929) and their data."""
 
 
 class _Stateful:
@@ -50,7 +62,7 @@ class Session(_Stateful):
         self.listener = listener
         self.helo = ""
         self.esmtp = False
-        self.tls: Any = None
+        self.tls: TlsFacts | None = None
         self.user: str | None = None
         self.proxy: Any = None
 
@@ -101,7 +113,8 @@ class Envelope(_Stateful):
     """One mail transaction: from MAIL to the end of its content.
 
     `id` is unique and names the message in logs and trace headers; `sender` is the reverse-path, "" for the null one;
-    `parameters` are MAIL's, typed: SIZE an int, BODY "7BIT" or "8BITMIME", SMTPUTF8 True.
+    `parameters` are MAIL's, typed: SIZE an int, BODY "7BIT", "8BITMIME" or "BINARYMIME", SMTPUTF8 True; those of the
+    optional extensions as gsmtp.protocol.parameters types them.
     """
 
     __slots__ = ("id", "parameters", "recipients", "sender", "sender_domain", "sender_local", "session")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from gsmtp.protocol.envelope import Envelope, Recipient
+from gsmtp.protocol.sasl import Question
 from gsmtp.reply import Reply
 
 
@@ -90,6 +91,31 @@ class StartTls:
 
 
 @dataclass(slots=True)
+class AuthQuestion:
+    """A mechanism wants to know something: `answer_question`, with the value that the question asks for."""
+
+    question: Question
+    mechanism: str
+
+
+@dataclass(slots=True)
+class Authenticated:
+    """AUTH has succeeded; nothing is to be answered."""
+
+    user: str
+    mechanism: str
+
+
+@dataclass(slots=True)
+class AuthFailed:
+    """AUTH has failed; nothing is to be answered. `why` is for the log and holds no secret."""
+
+    mechanism: str
+    why: str
+    reply: Reply
+
+
+@dataclass(slots=True)
 class Reset:
     """A transaction was given up by the client; nothing is to be answered."""
 
@@ -105,4 +131,4 @@ class Refused:
 
 
 Decision = Connected | Helo | Mail | Rcpt | Content | Vrfy | UnknownCommand | StartTls
-Event = Decision | ContentRefused | Reset | Refused | Signal
+Event = Decision | AuthQuestion | Authenticated | AuthFailed | ContentRefused | Reset | Refused | Signal

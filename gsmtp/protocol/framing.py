@@ -1,10 +1,11 @@
-"""Lines, end of data, dots and bare newlines: the only file that knows CRLF.
+"""Lines, end of data, dots, chunks and bare newlines: the only file that knows CRLF.
 
-`LineReader` cuts the client's octets into command lines, `DotReader` finds the content after DATA. They promise that
-the result does not depend on how the octets were sliced, that memory stays within the limits given, and that only
-CRLF.CRLF ends the content, whatever is done with bare newlines. A server that lets LF.CRLF or LF.LF end it can be
-made to see two messages where the sender's server saw one ("SMTP smuggling"), so the end is sought in the octets as
-they came, before a newline is mended. And a refusal waits for that end: what stands in a content is never a command.
+`LineReader` cuts the client's octets into command lines, `DotReader` finds the content after DATA, `ChunkReader` takes
+that of BDAT. They promise that the result does not depend on how the octets were sliced, that memory stays within the
+limits given, and that only CRLF.CRLF ends the content after DATA, whatever is done with bare newlines. A server that
+lets LF.CRLF or LF.LF end it can be made to see two messages where the sender's server saw one ("SMTP smuggling"), so
+the end is sought in the octets as they came, before a newline is mended. And a refusal waits for that end: what stands
+in a content is never a command.
 """
 
 from __future__ import annotations
@@ -35,12 +36,14 @@ class LineReader:
     """Command lines out of octets. `limit`: octets of a line with its CRLF (RFC 5321 4.5.3.1.4).
 
     An over-long line is one fault, not several commands: it is skipped to its end. One that goes on for sixteen
-    times the limit is reported at once as ENDLESS, because its end may never come.
+    times the limit is reported at once as ENDLESS, because its end may never come. `verb`: the first four octets of
+    the last line that was a fault.
     """
 
-    __slots__ = ("_accept_bare", "_at", "_buffer", "_limit", "_skipped")
+    __slots__ = ("_accept_bare", "_at", "_buffer", "_limit", "_skipped", "verb")
 
     def __init__(self, limit: int, accept_bare: bool) -> None:
+        self.verb = b""
         self._buffer = b""
         self._at = 0
         self._limit = limit
@@ -62,6 +65,14 @@ class LineReader:
         self._at = 0
         return rest
 
+    def take_some(self, size: int) -> bytes:
+        """At most `size` of the octets that are not yet read."""
+        if size >= len(self._buffer) - self._at:
+            return self.take()
+        start = self._at
+        self._at = start + size
+        return self._buffer[start : self._at]
+
     @property
     def pending(self) -> bool:
         """Whether octets are waiting."""
@@ -73,6 +84,8 @@ class LineReader:
         end = buffer.find(b"\n", start)
         if end < 0:
             if self._skipped or len(buffer) - start >= self._limit:
+                if not self._skipped:
+                    self.verb = buffer[start : start + 4]
                 self._skipped += len(self.take())
                 if self._skipped > 16 * self._limit:
                     return LineFault.ENDLESS
@@ -80,6 +93,8 @@ class LineReader:
         self._at = end + 1
         length = self._skipped + end + 1 - start
         if length > self._limit:
+            if not self._skipped:
+                self.verb = buffer[start : start + 4]
             self._skipped = 0
             return LineFault.TOO_LONG if length <= 16 * self._limit + 1 else LineFault.ENDLESS
         if end > start and buffer[end - 1] == 13:
@@ -87,8 +102,12 @@ class LineReader:
         elif self._accept_bare:
             line = buffer[start:end]
         else:
-            return LineFault.BARE_NEWLINE
-        return LineFault.BARE_NEWLINE if b"\r" in line else line
+            return self._fault(LineFault.BARE_NEWLINE, start)
+        return self._fault(LineFault.BARE_NEWLINE, start) if b"\r" in line else line
+
+    def _fault(self, fault: LineFault, start: int) -> LineFault:
+        self.verb = self._buffer[start : start + 4]
+        return fault
 
 
 def _only_crlf(content: bytes) -> bool:
@@ -109,56 +128,28 @@ class ContentFault(Enum):
 _GRAVEST_FIRST = tuple(ContentFault)
 
 
-class DotReader:
-    """The content between 354 and CRLF.CRLF, with its dots unstuffed (RFC 5321 4.5.2).
+class _ContentReader:
+    """What readers of content have in common.
 
     `max_size`, `max_line`: octets, 0 for no limit; a line counts its CRLF but no stuffed dot. `fault` tells why the
     content cannot be accepted; from then on it is read on to its end, where the fault is certain, and nothing of it is
     given out. `size`: octets so far.
 
     Bare newlines: "reject" makes them a fault, "accept" keeps them as they are, "fix" makes each a CRLF, "strip"
-    removes them. Dots are unstuffed after CRLF only, in every mode.
+    removes them.
     """
 
-    __slots__ = ("_begun", "_line", "_max_line", "_max_size", "_newlines", "_tail", "fault", "size")
+    __slots__ = ("_line", "_max_line", "_max_size", "_newlines", "fault", "size")
 
     def __init__(self, newlines: BareNewlines, max_size: int = 0, max_line: int = 0) -> None:
         self._newlines = newlines
         self._max_size = max_size
         self._max_line = max_line
         self._line = 0
-        # The CRLF of the DATA line counts for the first line of the content, so that ".\r\n" alone is an empty one.
-        self._tail = b"\r\n"
-        self._begun = False
         self.fault: ContentFault | None = None
         self.size = 0
 
-    def read(self, data: bytes) -> tuple[bytes, bytes | None]:
-        """Content that is certain, and what follows the end of data (b"" too) or None when the end has not come."""
-        data = self._tail + data
-        rest: bytes | None = None
-        # One search serves for the end and for stuffed dots: most contents have no dot at the start of a line.
-        dot = data.find(b"\r\n.")
-        end = data.find(_END_OF_DATA, dot) if dot >= 0 else -1
-        if end >= 0:
-            content, rest = data[: end + 2], data[end + 5 :]
-        else:
-            keep = 0
-            if data[-1:] in b"\r\n.":
-                keep = next((len(part) for part in _UNDECIDED if data.endswith(part)), 0)
-            content = data[: len(data) - keep]
-            self._tail = data[len(data) - keep :]
-        # A piece never ends between CR and LF nor within CRLF-dot, so each can be judged alone.
-        if content and self.fault is not ContentFault.TOO_LARGE:
-            content = self._decode(content, 0 <= dot < len(content) - 2)
-        return (b"" if self.fault else content), rest
-
-    def _decode(self, content: bytes, dots: bool) -> bytes:
-        if dots:
-            content = content.replace(b"\r\n.", b"\r\n")
-        if not self._begun:
-            self._begun = True
-            content = content[2:]
+    def _judge(self, content: bytes) -> bytes:
         if self._newlines != "accept" and not _only_crlf(content):
             content = self._mend(content)
         if self._max_line and self._too_long(content):
@@ -186,3 +177,99 @@ class DotReader:
         first = self._line + len(lines[0]) + 2
         self._line = len(lines[-1]) + (self._line if len(lines) == 1 else 0)
         return max(first, *(len(line) + 2 for line in lines)) > self._max_line
+
+
+class DotReader(_ContentReader):
+    """The content between 354 and CRLF.CRLF, with its dots unstuffed (RFC 5321 4.5.2), only after CRLF in all modes."""
+
+    __slots__ = ("_begun", "_tail")
+
+    def __init__(self, newlines: BareNewlines, max_size: int = 0, max_line: int = 0) -> None:
+        super().__init__(newlines, max_size, max_line)
+        # The CRLF of the DATA line counts for the first line of the content, so that ".\r\n" alone is an empty one.
+        self._tail = b"\r\n"
+        self._begun = False
+
+    def read(self, data: bytes) -> tuple[bytes, bytes | None]:
+        """Content that is certain, and what follows the end of data (b"" too) or None when the end has not come."""
+        data = self._tail + data
+        rest: bytes | None = None
+        # One search serves for the end and for stuffed dots: most contents have no dot at the start of a line.
+        dot = data.find(b"\r\n.")
+        end = data.find(_END_OF_DATA, dot) if dot >= 0 else -1
+        if end >= 0:
+            content, rest = data[: end + 2], data[end + 5 :]
+        else:
+            keep = 0
+            if data[-1:] in b"\r\n.":
+                keep = next((len(part) for part in _UNDECIDED if data.endswith(part)), 0)
+            content = data[: len(data) - keep]
+            self._tail = data[len(data) - keep :]
+        # A piece never ends between CR and LF nor within CRLF-dot, so each can be judged alone.
+        if content and self.fault is not ContentFault.TOO_LARGE:
+            content = self._decode(content, 0 <= dot < len(content) - 2)
+        return (b"" if self.fault else content), rest
+
+    def _decode(self, content: bytes, dots: bool) -> bytes:
+        if dots:
+            content = content.replace(b"\r\n.", b"\r\n")
+        if not self._begun:
+            self._begun = True
+            content = content[2:]
+        return self._judge(content)
+
+
+# RFC 3030 2: bdat-cmd ::= "BDAT" SP chunk-size [ SP end-marker ] CR LF; chunk-size ::= 1*DIGIT; end-marker ::= "LAST"
+_CHUNK = re.compile(r" *([0-9]{1,20})(?: +(.*))?", re.S)
+
+
+def parse_chunk(argument: str) -> tuple[int, bool, bool] | None:
+    """BDAT's argument: octets, whether they are the last, and whether nothing else was wrong with it.
+
+    None when it cannot be known how many octets follow: no number, or one of more than twenty digits, which no client
+    can mean.
+    """
+    match = _CHUNK.fullmatch(argument)
+    if match is None:
+        return None
+    last = (match[2] or "").upper() == "LAST"
+    return int(match[1]), last, last or not match[2]
+
+
+class ChunkReader(_ContentReader):
+    """The content of one BDAT after another (RFC 3030 2): counted, so without an end to seek and without stuffed dots.
+
+    "accept" keeps it to the octet, as BINARYMIME must be. The other modes judge bare newlines as after DATA; a CR at
+    the end of a piece waits for the next octet, in this chunk or a later one. `left`: octets that the chunk still
+    lacks of its `length`; `last`: whether none comes after it.
+    """
+
+    __slots__ = ("_announced", "_tail", "last", "left", "length")
+
+    def __init__(self, newlines: BareNewlines, max_size: int = 0, max_line: int = 0) -> None:
+        super().__init__(newlines, max_size, max_line)
+        self._announced = 0
+        self._tail = b""
+        self.length = self.left = 0
+        self.last = False
+
+    def begin(self, size: int, last: bool) -> None:
+        """A chunk of `size` octets begins. One that would exceed the limit is a fault before its first octet."""
+        self.length = self.left = size
+        self.last = last
+        self._announced += size
+        if self._max_size and self._announced > self._max_size and self.fault is None:
+            self.fault = ContentFault.TOO_LARGE
+
+    def read(self, data: bytes) -> bytes:
+        """Content that is certain, of `data`, which must not be longer than `left`."""
+        self.left -= len(data)
+        if self.fault is not None:
+            return b""
+        if self._newlines != "accept" or self._max_line:
+            data = self._tail + data
+            waits = data.endswith(b"\r") and not (self.last and not self.left)
+            self._tail = b"\r" if waits else b""
+            data = data[:-1] if waits else data
+        content = self._judge(data)
+        return b"" if self.fault else content

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from gsmtp.protocol.framing import BareNewlines
@@ -26,5 +26,13 @@ class Options:
     lenient_addresses: bool = False
     tls: Literal["never", "offered", "required"] = "never"
     auth: Literal["never", "offered", "required"] = "never"
+    auth_hooks: frozenset[str] = frozenset()
+    auth_without_tls: bool = False
+    auth_secret: bytes = field(default=bytes(16), repr=False)
+    scram_iterations: int = 4096
+    max_auth_failures: int = 3
     lmtp: bool = False
     hide: frozenset[str] = frozenset()
+    offer: frozenset[str] = frozenset()
+    min_deliver_by: int = 0
+    priority_profile: str = ""

@@ -8,25 +8,27 @@ stop. Neither can come between a stored message and its reply, because nothing w
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from enum import Enum
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import gevent
 from greenlet import GreenletExit
 
 from gsmtp.protocol import events
 from gsmtp.protocol.envelope import Session
-from gsmtp.protocol.session import State
+from gsmtp.protocol.states import State
 from gsmtp.reply import Reply
 from gsmtp.server.dialogue import Answer, Dialogue, Hook
-from gsmtp.server.hooks import DeadlineExceeded
+from gsmtp.server.hooks import Check, DeadlineExceeded
 from gsmtp.server.sweep import NEVER
 from gsmtp.server.terms import Terms
 from gsmtp.server.trace import address_literal
 from gsmtp.server.transport import ConnectionLost, PlainTransport, Transport
 
 logger = logging.getLogger("gsmtp.server")
+_T = TypeVar("_T")
 
 _SHUTTING_DOWN = Reply(421, "4.3.2", "Service shutting down, try again")
 _TIMED_OUT = Reply(421, "4.4.2", "Timeout, closing connection")
@@ -47,7 +49,8 @@ class Phase(Enum):
 
 
 _BUSY, _READING, _WRITING, _HOOK = Phase.BUSY, Phase.READING, Phase.WRITING, Phase.HOOK
-_CONTENT = State.CONTENT
+# Between two chunks too: that is no time for a client to think.
+_CONTENT = (State.CONTENT, State.CHUNK, State.CHUNKED)
 
 
 class Ended(ConnectionLost):
@@ -192,7 +195,7 @@ class Connection:
     def _exchange(self) -> bytes:
         self._flush()
         timing = self._terms.timing
-        content = self._protocol.state is _CONTENT
+        content = self._protocol.state in _CONTENT
         now = monotonic()
         if self._draining_since is None:
             self.deadline = now + (timing.content if content else timing.command)
@@ -226,19 +229,36 @@ class Connection:
                 self._phase = _BUSY
 
     def run_hook(self, hook: Hook, timeout: float, *arguments: Any) -> tuple[Answer, bool]:
-        """See Line. The deadline is thrown into the hook, which may be anywhere in its own code."""
+        """See Line. The deadline is thrown into the hook, which may be anywhere in its own code.
+
+        A hook may run within on_data, which draws on the protocol: what comes between two chunks has hooks too.
+        """
+        return self._under_deadline(timeout, self._terms.hooks.call, hook, *arguments)
+
+    def _under_deadline(self, timeout: float, call: Callable[..., _T], hook: Hook, *arguments: Any, **named: Any) -> _T:
+        outer, deadline = self._phase, self.deadline
         self._reminders = 0
         self.deadline = monotonic() + timeout
         self._phase = _HOOK
         try:
-            answer = self._terms.hooks.call(hook, self._dialogue.session.id, *arguments)
+            answer = call(hook, self._dialogue.session.id, *arguments, **named)
         finally:
-            self._phase = _BUSY
+            self._phase = outer
+            if outer is _HOOK:
+                self.deadline = deadline
         if self._abandoned:
             raise ConnectionLost("abandoned")
         if self._lost is not None:
             raise self._lost
         return answer
+
+    def run_check(self, hook: Hook, timeout: float, *arguments: Any, secret: str = "") -> Check:
+        """See Line."""
+        return self._under_deadline(timeout, self._terms.hooks.check, hook, *arguments, secret=secret)
+
+    def pause(self, seconds: float) -> None:
+        """See Line."""
+        gevent.sleep(seconds)
 
     def _linger(self) -> None:
         # Closing while octets are unread resets the connection, and the reset can overtake the last reply.
@@ -277,7 +297,7 @@ class Connection:
         timing = self._terms.timing
         if self._protocol.envelope is None:
             self._greenlet.throw(Ended(_SHUTTING_DOWN, "drain"))
-        elif self._protocol.state is _CONTENT:
+        elif self._protocol.state in _CONTENT:
             self.deadline = min(self.deadline, now + timing.drain_silence)
         else:
             self.deadline = min(self.deadline, now + timing.drain_transaction)

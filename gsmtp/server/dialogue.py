@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any, Protocol
 
-from gsmtp.protocol import events, replies
+from gsmtp.protocol import events, replies, sasl
 from gsmtp.protocol.envelope import Envelope, Recipient, Session
 from gsmtp.protocol.session import ServerSession
 from gsmtp.reply import Reject, Reply
+from gsmtp.server.hooks import Check
 from gsmtp.server.message import SpooledMessage
 from gsmtp.server.spool import Spool
 from gsmtp.server.terms import Terms
@@ -21,6 +22,7 @@ from gsmtp.server.terms import Terms
 Hook = Callable[..., Any]
 Answer = Reply | str | None
 
+_GIVEN_UP = Reply(554, "5.5.1", "The client gave the message up")
 _SOME_REFUSED = Reply(451, "4.3.0", "Some recipients were refused, try again")
 
 
@@ -32,6 +34,12 @@ class Line(Protocol):
 
     def fill(self) -> None:
         """Send what is to be sent, and give the protocol more octets. Raises ConnectionLost."""
+
+    def run_check(self, hook: Hook, timeout: float, *arguments: Any, secret: str = "") -> Check:
+        """What a check_ or get_ hook says (see Hooks.check)."""
+
+    def pause(self, seconds: float) -> None:
+        """Wait, before what was said is sent."""
 
     def start_tls(self) -> None:
         """Send what is to be sent, do the handshake, and tell the protocol. Raises ConnectionLost."""
@@ -129,6 +137,45 @@ class Dialogue:
         self._log_refusal("TLS", said)
         return said
 
+    # AUTH
+
+    def _auth_question(self, event: events.AuthQuestion) -> None:
+        hooks, timeout, session = self._terms.hooks, self._terms.timing.hook, self.session
+        question = event.question
+        check: Check
+        if isinstance(question, sasl.CheckPassword):
+            assert hooks.check_password is not None
+            if question.authzid not in ("", question.user):
+                check = Check(False)  # nobody may act as another; no hook is asked about that
+            else:
+                user, password = question.user, question.password
+                check = self._line.run_check(hooks.check_password, timeout, session, user, password, secret=password)
+        elif isinstance(question, sasl.GetPassword):
+            assert hooks.get_password is not None
+            check = self._line.run_check(hooks.get_password, timeout, session, question.user, question.mechanism)
+        elif isinstance(question, sasl.CheckToken):
+            assert hooks.check_token is not None
+            user, token = question.user, question.token
+            check = self._line.run_check(hooks.check_token, timeout, session, user, token, secret=token)
+        else:
+            assert hooks.check_certificate is not None
+            check = self._line.run_check(hooks.check_certificate, timeout, session, question.authzid)
+        try:
+            self.protocol.answer_question(event, check.value, check.refusal)
+        except TypeError as error:
+            refusal = hooks.failure("check_password", session.id, error, session)
+            self.protocol.shut_down(Reply(421, "4.7.0", refusal.text))
+        if check.close:
+            self.protocol.shut_down(None)
+
+    def _authenticated(self, event: events.Authenticated) -> None:
+        self._terms.log.event("auth", session=self.session.id, user=event.user, mechanism=event.mechanism)
+
+    def _auth_failed(self, event: events.AuthFailed) -> None:
+        self._log_refusal("AUTH", event.reply, mechanism=event.mechanism, why=event.why)
+        if self._terms.auth_failure_delay:
+            self._line.pause(self._terms.auth_failure_delay)
+
     def _refused(self, event: events.Refused) -> None:
         self._log_refusal(event.verb or "command", event.reply)
 
@@ -141,6 +188,9 @@ class Dialogue:
             self._line.run_hook(hooks.on_reset, self._terms.timing.hook, envelope)
 
     def _dropped(self, event: events.Reset) -> None:
+        # Chunks may have come before it.
+        self._drop_spool()
+        self._arrived = 0.0
         self._reset(event.envelope)
 
     # Content
@@ -238,27 +288,34 @@ class Dialogue:
         if spool is not None:
             spool.close()
 
-    def next_content(self) -> events.Content | events.ContentRefused:
-        """For the stream: what comes next of the content."""
+    def next_content(self, envelope: Envelope) -> events.Content | events.ContentRefused:
+        """For the stream: what comes next of the content. Between chunks it may be commands: those are seen to."""
         while True:
             event = self.protocol.next_event()
             if isinstance(event, events.Content):
                 return event
-            if isinstance(event, events.ContentRefused):
-                self._content_refused(event)
-                return event
-            self._line.fill()
+            if event is events.NEED_DATA:
+                self._line.fill()
+            elif event is events.CLOSED:
+                return events.ContentRefused(envelope, _GIVEN_UP)
+            else:
+                self.react(event)
+                if isinstance(event, events.ContentRefused):
+                    return event
+                if isinstance(event, events.Reset):
+                    return events.ContentRefused(envelope, _GIVEN_UP)
 
 
 class ContentStream:
     """The content as it arrives; see gsmtp.handler.Stream. `size`: octets so far.
 
-    `read` raises Reject with the reply to come when the protocol refuses the content (too large, bare newlines), and
-    ConnectionLost when the client is gone.
+    `read` raises Reject with the reply to come when the protocol refuses the content (too large, bare newlines) or
+    the client gives it up between chunks, and ConnectionLost when the client is gone.
     """
 
     def __init__(self, dialogue: Dialogue, first: events.Content) -> None:
         self._dialogue = dialogue
+        self._envelope = first.envelope
         self._event: events.Content | None = first
         self._refused: Reply | None = None
         self._buffer = first.data
@@ -287,7 +344,7 @@ class ContentStream:
         return piece
 
     def _advance(self) -> None:
-        event = self._dialogue.next_content()
+        event = self._dialogue.next_content(self._envelope)
         if isinstance(event, events.Content):
             self._event, self._buffer = event, event.data
             self.size += len(event.data)
@@ -323,6 +380,9 @@ _REACTIONS: dict[type, Callable[[Dialogue, Any], None]] = {
     events.Vrfy: Dialogue._vrfy,
     events.UnknownCommand: Dialogue._command,
     events.StartTls: Dialogue._starttls,
+    events.AuthQuestion: Dialogue._auth_question,
+    events.Authenticated: Dialogue._authenticated,
+    events.AuthFailed: Dialogue._auth_failed,
     events.Refused: Dialogue._refused,
     events.Reset: Dialogue._dropped,
     events.Content: Dialogue._content,

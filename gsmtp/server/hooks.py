@@ -17,7 +17,9 @@ import difflib
 import errno
 import inspect
 import logging
+import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from greenlet import GreenletExit
@@ -28,7 +30,9 @@ from gsmtp.server.transport import ConnectionLost
 
 logger = logging.getLogger("gsmtp.handler")
 
-HOOKS = tuple(name for name in vars(Handler) if name.startswith("on_"))
+HOOKS = tuple(name for name in vars(Handler) if name.startswith(("on_", "check_", "get_")))
+# A method so named that is no hook is taken for a misspelt one: it would never be called.
+_PREFIXES = ("on_", "check_password", "check_token", "check_cert", "get_password")
 # What the protocol has to ask about when the hook is there.
 _ASKED = ("connect", "helo", "ehlo", "mail", "rcpt", "vrfy", "command")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -36,6 +40,15 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 class DeadlineExceeded(BaseException):
     """Thrown into a session's greenlet by the sweep. Neither an Exception nor a gevent.Timeout: users catch those."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a check_ or get_ hook says: its value, or the refusal it raised; `close` is for Disconnect."""
+
+    value: Any = None
+    refusal: Reply | None = None
+    close: bool = False
 
 
 class HandlerError(Exception):
@@ -51,7 +64,7 @@ class Hooks:
         self._new_id = new_id
         kind = type(handler)
         for name in sorted(dir(kind)):
-            if name.startswith("on_") and name not in HOOKS and callable(getattr(kind, name)):
+            if name.startswith(_PREFIXES) and name not in HOOKS and callable(getattr(kind, name)):
                 close = difflib.get_close_matches(name, HOOKS, 1)
                 raise HandlerError(
                     f"{kind.__name__}.{name} is no hook" + (f"; did you mean {close[0]}?" if close else "")
@@ -70,6 +83,10 @@ class Hooks:
             if self.on_data is not None:
                 fault = "both on_message and on_data: which one gets the mail?"
             raise HandlerError(f"{kind.__name__} has {fault}")
+        self.check_password, self.get_password = found["check_password"], found["get_password"]
+        self.check_token, self.check_certificate = found["check_token"], found["check_certificate"]
+        # What mechanisms of AUTH can ask of this handler.
+        self.auth = frozenset(name for name in HOOKS if not name.startswith("on_") and found[name] is not None)
         self.asks = frozenset(name for name in _ASKED if found[f"on_{name}"] is not None)
 
     def _resolve(self, name: str) -> Callable[..., Any] | None:
@@ -106,18 +123,35 @@ class Hooks:
         except BaseException as error:
             return self.failure(hook.__name__, session_id, error, *arguments), False
 
-    def failure(self, name: str, session_id: str, error: BaseException, *arguments: Any) -> Reply:
+    def check(self, hook: Callable[..., Any], session_id: str, *arguments: Any, secret: str = "") -> Check:
+        """Ask a check_ or get_ hook. A failure is a refusal for now (454 4.7.0); `secret` is kept out of its log."""
+        try:
+            return Check(hook(*arguments))
+        except ReplyError as refusal:
+            return Check(refusal=refusal.reply, close=isinstance(refusal, Disconnect))
+        except (ConnectionLost, GreenletExit):
+            raise
+        except BaseException as error:
+            return Check(refusal=self.failure(hook.__name__, session_id, error, *arguments[:1], secret=secret))
+
+    def failure(self, name: str, session_id: str, error: BaseException, *arguments: Any, secret: str = "") -> Reply:
         """Log `error` with a reference, tell on_error, and make the reply."""
         reference = self._new_id()
         late = isinstance(error, DeadlineExceeded)
         full = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _FULL)
         fields = {"session": session_id, "reference": reference, "hook": name}
-        logger.error("hook failed%s", " at its deadline" if late else "", exc_info=error, extra={"fields": fields})
+        trace = "".join(traceback.format_exception(error))
+        if secret:
+            trace = trace.replace(secret, "[secret]").replace(repr(secret)[1:-1], "[secret]")
+        fields["traceback"] = trace
+        logger.error("hook failed%s", " at its deadline" if late else "", extra={"fields": fields})
         if self.on_error is not None and arguments:
             session = getattr(arguments[0], "session", arguments[0])
             self.tell(self.on_error, session_id, session, error)
         if name in ("on_connect", "on_tls"):
             return Reply(421, "4.3.0", f"Service not available [{reference}]")
+        if name in self.auth:
+            return Reply(454, "4.7.0", f"Temporary authentication failure [{reference}]")
         if full:
             return Reply(452, "4.3.1", f"Insufficient system storage [{reference}]")
         return Reply(451, "4.3.0", f"{'Timed out' if late else 'Internal error'}, try again later [{reference}]")

@@ -6,6 +6,7 @@ The worker calls `create`; whatever the user got wrong becomes a BootError of on
 from __future__ import annotations
 
 import base64
+import dataclasses
 import itertools
 import os
 import socket
@@ -16,9 +17,12 @@ import gevent
 
 from gsmtp import settings as settings_module
 from gsmtp.protocol.envelope import Address, Session
-from gsmtp.protocol.extensions import ExtensionSet
+from gsmtp.protocol.extensions import Extension, ExtensionSet
+from gsmtp.protocol.options import Options
+from gsmtp.protocol.parameters import ParameterError, Parser
 from gsmtp.server.connection import Connection
 from gsmtp.server.eventlog import EventLog
+from gsmtp.server.hooks import Hooks
 from gsmtp.server.loading import load_hooks, start
 from gsmtp.server.sweep import Sweep
 from gsmtp.server.terms import Tally, Terms, Timing
@@ -74,8 +78,15 @@ class Service:
         return f"{self._prefix}{next(self._numbers):x}"
 
     def _terms(self, settings: Settings, listen: Listen) -> Terms:
-        options = settings_module.protocol_options(listen)
+        options = settings_module.protocol_options(listen, self._hooks.auth, settings.auth_secret)
+        if options.auth == "required" and not options.auth_hooks:
+            kind = type(self._hooks.handler).__name__
+            raise BootError(f"{listen.bind}: auth is required, but {kind} has no check_ or get_ hook")
         implicit_tls = settings_module.parse_bind(listen.bind)[0] == "smtps"
+        try:
+            extensions = ExtensionSet(options, claimed=claimed_extensions(self._hooks))
+        except ValueError as error:
+            raise BootError(f"{listen.bind}: {error}") from None
         timing = Timing(
             command=listen.command_timeout,
             content=listen.content_timeout,
@@ -91,12 +102,13 @@ class Service:
         return Terms(
             listener=listen.bind,
             options=options,
-            extensions=ExtensionSet(options),
+            extensions=extensions,
             timing=timing,
             hooks=self._hooks,
             log=self._log,
             tally=self._tally,
             new_id=self.new_id,
+            auth_failure_delay=listen.auth_failure_delay,
             spool_directory=settings.spool_directory or None,
             spool_memory=settings.spool_memory,
             tls=self._tls(listen) if implicit_tls or options.tls != "never" else None,
@@ -158,3 +170,31 @@ class Service:
         self._publish()
         self._sweep.close()
         self._log.flush()
+
+
+def claimed_extensions(hooks: Hooks) -> list[Extension | str]:
+    """What the handler's `extensions` say, with its parsers made safe. ValueError when they say something else."""
+    claimed = getattr(hooks.handler, "extensions", ())
+    if not isinstance(claimed, tuple | list) or not all(isinstance(each, Extension | str) for each in claimed):
+        raise ValueError(f"{type(hooks.handler).__name__}.extensions must be a tuple of Extension and keywords")
+    return [each if isinstance(each, str) else _guarded(each, hooks) for each in claimed]
+
+
+def _guarded(extension: Extension, hooks: Hooks) -> Extension:
+    """As everywhere, a failure in the handler's code is 451 with a reference, not the end of the session."""
+
+    def guard(name: str, parser: Parser) -> Parser:
+        def parse(value: str | None, options: Options) -> Any:
+            try:
+                return parser(value, options)
+            except ParameterError:
+                raise
+            except Exception as error:
+                reply = hooks.failure(f"parameter {name}", "", error)
+                raise ParameterError(reply.code, reply.enhanced, reply.text) from None
+
+        return parse
+
+    mail = {name: guard(name, parser) for name, parser in extension.mail.items()}
+    rcpt = {name: guard(name, parser) for name, parser in extension.rcpt.items()}
+    return dataclasses.replace(extension, mail=mail, rcpt=rcpt)

@@ -55,6 +55,7 @@ class Terms:
     log: EventLog
     tally: Tally
     new_id: Callable[[], str]
+    auth_failure_delay: float
     spool_directory: str | None
     spool_memory: int
     tls: TlsContext | None

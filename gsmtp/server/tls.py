@@ -56,6 +56,20 @@ class Tls:
     server_der: bytes
 
     @cached_property
+    def channel_bindings(self) -> Mapping[str, bytes]:
+        """For SCRAM's -PLUS mechanisms: what both sides can know of this TLS session (RFC 5929).
+
+        tls-exporter (RFC 9266) would be the one for TLS 1.3, but Python's ssl does not give it.
+        """
+        found = {}
+        if self.unique is not None:
+            found["tls-unique"] = self.unique
+        end_point = _end_point(self.server_der)
+        if end_point is not None:
+            found["tls-server-end-point"] = end_point
+        return found
+
+    @cached_property
     def peer_fingerprint(self) -> str | None:
         """SHA-256 of the client's certificate in hexadecimal digits, None without one."""
         return hashlib.sha256(self.peer_der).hexdigest() if self.peer_der is not None else None
@@ -232,3 +246,27 @@ def _first_certificate(path: str) -> bytes:
     if not 0 <= begin < end:
         raise ValueError("no certificate in it")
     return ssl.PEM_cert_to_DER_cert(text[begin : end + len(ssl.PEM_FOOTER)])
+
+
+# RFC 5929 4.1: the hash of the certificate's signature, but SHA-256 for MD5 and SHA-1. The object identifiers in DER:
+# sha256/384/512WithRSAEncryption, ecdsa-with-SHA256/384/512, sha1WithRSAEncryption, ecdsa-with-SHA1.
+_SIGNATURE_HASHES = {
+    "2a864886f70d01010b": "sha256",
+    "2a864886f70d01010c": "sha384",
+    "2a864886f70d01010d": "sha512",
+    "2a8648ce3d040302": "sha256",
+    "2a8648ce3d040303": "sha384",
+    "2a8648ce3d040304": "sha512",
+    "2a864886f70d010105": "sha256",
+    "2a8648ce3d0401": "sha256",
+}
+
+
+def _end_point(certificate: bytes) -> bytes | None:
+    """The tls-server-end-point binding of a certificate in DER; None where its signature has no one hash."""
+    for identifier, name in _SIGNATURE_HASHES.items():
+        octets = bytes.fromhex(identifier)
+        # The signature's algorithm stands twice in a certificate (RFC 5280 4.1.1.2), and a key's is another one.
+        if certificate.count(b"\x06" + bytes([len(octets)]) + octets) >= 2:
+            return hashlib.new(name, certificate).digest()
+    return None

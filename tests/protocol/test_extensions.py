@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gsmtp.protocol.envelope import Session
 from gsmtp.protocol.extensions import EXTENSIONS, Extension, ExtensionSet, ParameterError
 from gsmtp.protocol.options import Options
+
+CLIENT = Session("S1")
 
 
 def make(**options: Any) -> ExtensionSet:
@@ -18,9 +21,10 @@ def make(**options: Any) -> ExtensionSet:
 
 def test_announced() -> None:
     found = make(max_message_size=1000)
-    assert found.lines == ("PIPELINING", "SIZE 1000", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES")
-    assert found.ehlo.encode().startswith(b"250-mx.example.org\r\n250-PIPELINING\r\n")
-    assert found.ehlo.encode().endswith(b"\r\n250 ENHANCEDSTATUSCODES\r\n")
+    usual = ("PIPELINING", "SIZE 1000", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING", "BINARYMIME")
+    assert found.offer(CLIENT).lines == (*usual, "LIMITS RCPTMAX=1000 MAILMAX=10000")
+    assert found.offer(CLIENT).ehlo.encode().startswith(b"250-mx.example.org\r\n250-PIPELINING\r\n")
+    assert found.offer(CLIENT).ehlo.encode().endswith(b"\r\n250 LIMITS RCPTMAX=1000 MAILMAX=10000\r\n")
     assert found.helo.encode() == b"250 mx.example.org\r\n"
     assert make(banner="").banner.encode() == b"220 mx.example.org\r\n"
 
@@ -28,17 +32,17 @@ def test_announced() -> None:
 def test_no_limit_is_announced_as_zero() -> None:
     """RFC 1870 4: zero says that there is no fixed maximum."""
     found = make(max_message_size=0)
-    assert "SIZE 0" in found.lines
-    assert found.mail_parameters("SIZE=99999999999999999999") == {"SIZE": 99999999999999999999}
+    assert "SIZE 0" in found.offer(CLIENT).lines
+    assert found.mail_parameters("SIZE=99999999999999999999", CLIENT) == {"SIZE": 99999999999999999999}
 
 
 def test_everything_can_be_hidden() -> None:
     found = make(hide=frozenset(extension.keyword for extension in EXTENSIONS))
-    assert found.lines == ()
-    assert found.ehlo.encode() == b"250 mx.example.org\r\n"
+    assert found.offer(CLIENT).lines == ()
+    assert found.offer(CLIENT).ehlo.encode() == b"250 mx.example.org\r\n"
     for text in ("SIZE=5", "BODY=7BIT", "SMTPUTF8"):
         with pytest.raises(ParameterError) as error:
-            found.mail_parameters(text)
+            found.mail_parameters(text, CLIENT)
         assert error.value.reply.code == 555
 
 
@@ -54,7 +58,7 @@ def test_everything_can_be_hidden() -> None:
     ],
 )
 def test_typed(text: str, values: dict[str, Any]) -> None:
-    assert make().mail_parameters(text) == values
+    assert make().mail_parameters(text, CLIENT) == values
 
 
 @pytest.mark.parametrize(
@@ -62,7 +66,7 @@ def test_typed(text: str, values: dict[str, Any]) -> None:
     [
         ("SIZE=abc", 501), ("SIZE", 501), ("SIZE=", 501), ("SIZE=1_0", 501), ("SIZE=+1", 501), ("SIZE=0x10", 501),
         ("SIZE=\u0661", 501), (f"SIZE={'9' * 21}", 501), (f"SIZE={'9' * 20}", 552), ("SIZE=1 SIZE=2", 501),
-        ("BODY=BINARYMIME", 501), ("BODY", 501), ("BODY=", 501), ("BODY=8BITMIME\u00a0", 501), ("SMTPUTF8=", 501),
+        ("BODY", 501), ("BODY=", 501), ("BODY=8BITMIME\u00a0", 501), ("SMTPUTF8=", 501),
         ("SMTPUTF8=yes", 501), ("SMTPUTF8 smtputf8", 501), ("FOO", 555), ("FOO=BAR", 555), ("RET=HDRS", 555),
         ("AUTH=<>", 555), ("=", 501), ("=1", 501), ("-X", 501), ("X_Y", 501), ("X=a=b", 501), ("X=\x01", 501),
         ("SIZE\x00=1", 501), ("SIZE=1\x0bBODY=7BIT", 501), ("SIZE=1\u2003BODY=7BIT", 501), ("S\u0130ZE=1", 501),
@@ -72,28 +76,28 @@ def test_typed(text: str, values: dict[str, Any]) -> None:
 def test_refused(text: str, code: int) -> None:
     """No parameter, however malformed, may crash or go without a reply."""
     with pytest.raises(ParameterError) as error:
-        make().mail_parameters(text)
+        make().mail_parameters(text, CLIENT)
     assert error.value.reply.code == code
 
 
 def test_mail_parameters_are_none_for_rcpt() -> None:
     with pytest.raises(ParameterError) as error:
-        make().rcpt_parameters("SIZE=5")
+        make().rcpt_parameters("SIZE=5", CLIENT)
     assert error.value.reply.code == 555
 
 
 def test_an_extension_is_an_entry() -> None:
     own = Extension("XCOLOR", lambda options: None if options.max_errors else "red", rcpt={"HUE": lambda text, _: text})
-    assert ExtensionSet(Options(hostname="h"), [own]).lines == ()
+    assert ExtensionSet(Options(hostname="h"), [own]).offer(CLIENT).lines == ()
     found = ExtensionSet(Options(hostname="h", max_errors=0), [*EXTENSIONS, own])
-    assert found.lines[-1] == "XCOLOR red"
-    assert found.rcpt_parameters(["hue=Dark", "HUE2=1"][0]) == {"HUE": "Dark"}
+    assert found.offer(CLIENT).lines[-1] == "XCOLOR red"
+    assert found.rcpt_parameters(["hue=Dark", "HUE2=1"][0], CLIENT) == {"HUE": "Dark"}
 
 
 @given(st.text(st.sampled_from("SIZEsize=BODY8TMUF ıſ\t\0\x0b\x85\u00a0\u20031-")))
 def test_parsed_or_refused_in_ascii(text: str) -> None:
     try:
-        values = make().mail_parameters(text)
+        values = make().mail_parameters(text, CLIENT)
     except ParameterError as error:
         assert error.reply.code in (501, 552, 555)
         error.reply.encode().decode("ascii")

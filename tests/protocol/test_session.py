@@ -173,7 +173,7 @@ def test_options_cannot_be_changed_by_a_session() -> None:
         session.receive(b"EHLO c\r\n")
         event = session.next_event()
         assert isinstance(event, events.Helo)
-        assert event.extensions == list(extensions.lines)
+        assert event.extensions == list(extensions.offer(Session("S1")).lines)
         event.extensions.clear()
         session.answer(event)
 

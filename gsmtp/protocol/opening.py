@@ -1,0 +1,188 @@
+"""How a session opens: the banner, HELO and EHLO, STARTTLS (RFC 3207) and AUTH (RFC 4954)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gsmtp.protocol import authentication, replies, sasl, states
+from gsmtp.protocol.authentication import Authentication
+from gsmtp.protocol.engine import Engine
+from gsmtp.protocol.events import Authenticated, AuthFailed, AuthQuestion, Connected, Helo, StartTls
+from gsmtp.protocol.framing import LineFault
+from gsmtp.reply import Reply
+
+
+class Opening(Engine):
+    """Up to the state READY, and back to FRESH by STARTTLS."""
+
+    __slots__ = ("_auth", "_auth_failures")
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._auth: Authentication | None = None
+        self._auth_failures = 0
+
+    def _connected(self, event: Connected, reply: Reply) -> None:
+        self._say(reply)
+        # RFC 5321 3.1 lets a refused client go on to QUIT; servers close at once, and clients are used to that.
+        self.state = states.FRESH if reply.accepted else states.CLOSED
+
+    def _helo(self, verb: str, argument: str) -> None:
+        if self._idles(verb):
+            return
+        if (verb == "LHLO") != self._options.lmtp:
+            self._refuse(verb, replies.LHLO_ONLY if self._options.lmtp else replies.NOT_LMTP)
+            return
+        # What stands after EHLO is not judged: clients say what they like there, and RFC 5321 4.1.4 forbids a
+        # server to refuse mail for it.
+        domain = argument.strip(" \t").partition(" ")[0]
+        if not domain:
+            self._refuse(verb, Reply(501, "5.5.4", f"Syntax: {verb} hostname"))
+            return
+        self._drop_envelope()
+        extensions = self._extensions
+        esmtp = verb != "HELO"
+        asked = "ehlo" if esmtp else "helo"
+        if asked in self._asks:
+            event = Helo(domain, esmtp, list(extensions.offer(self.session).lines) if esmtp else [])
+            self._ask(asked, event, extensions.helo, self._helo_decided)
+        else:
+            self._greet(domain, esmtp, extensions.offer(self.session).ehlo if esmtp else extensions.helo)
+
+    def _helo_decided(self, event: Helo, reply: Reply) -> None:
+        if reply.accepted:
+            whole = Reply(reply.code, "", "\n".join([reply.text, *event.extensions]))
+            self._greet(event.domain, event.esmtp, whole)
+        else:
+            self._say(reply)
+
+    def _greet(self, domain: str, esmtp: bool, reply: Reply) -> None:
+        self._say(reply)
+        self.session.helo = domain
+        self.session.esmtp = esmtp
+        self._authorize()
+
+    def _authorize(self) -> None:
+        """The state of a client that has said hello and has no transaction."""
+        session, options = self.session, self._options
+        if options.tls == "required" and session.tls is None:
+            self.state = states.INSECURE
+        elif options.auth == "required" and session.user is None:
+            self.state = states.ANONYMOUS
+        else:
+            self.state = states.READY
+
+    def _starttls(self, verb: str, argument: str) -> None:
+        if self.session.tls is not None:
+            self._refuse(verb, replies.TLS_ACTIVE)
+        elif self._options.tls == "never":
+            self._unknown(verb, argument)
+        elif argument:
+            self._refuse(verb, replies.NO_ARGUMENT)
+        else:
+            event = StartTls()
+            self._pending = (event, replies.READY_FOR_TLS, self._starttls_decided)
+            self._queue.append(event)
+
+    def _starttls_decided(self, event: StartTls, reply: Reply) -> None:
+        self._say(reply)
+
+    def tls_started(self, tls: Any) -> None:
+        """The handshake is over; `tls` is what hooks see as `session.tls`.
+
+        RFC 3207 4.2: all that was learned before it is forgotten, and octets that came with or after STARTTLS in
+        the clear are thrown away: whoever sent them was not inside.
+        """
+        self._lines.take()
+        self._drop_envelope()
+        self.session.tls = tls
+        self.session.helo = ""
+        self.session.esmtp = False
+        self.session.user = None
+        self._auth = None
+        if self.state is not states.CONNECTED:
+            self.state = states.FRESH
+
+    def _auth_command(self, verb: str, argument: str) -> None:
+        options, session = self._options, self.session
+        if options.auth == "never":
+            self._unknown(verb, argument)
+            return
+        name, _, initial = argument.partition(" ")
+        mechanism = sasl.MECHANISMS.get(name.upper())
+        offered = authentication.mechanisms(options, session)
+        if session.user is not None:
+            self._refuse(verb, replies.AUTHENTICATED_ALREADY)
+        elif not session.esmtp:
+            self._refuse(verb, replies.HELLO_FIRST)
+        elif not name:
+            self._refuse(verb, replies.AUTH_SYNTAX)
+        elif mechanism is None or mechanism.name not in offered:
+            in_clear = session.tls is None and mechanism is not None and not offered and self._options.auth_hooks
+            self._refuse(verb, replies.AUTH_NEEDS_TLS if in_clear else replies.NO_SUCH_MECHANISM)
+        else:
+            try:
+                first = sasl.decode_initial(initial.strip(" ")) if initial else None
+            except ValueError:
+                self._refuse(verb, sasl.MALFORMED)
+                return
+            self._auth = Authentication(mechanism.name, options, session, first)
+            self._auth_step(self._auth.answer())
+
+    def _auth_response(self, line: bytes | LineFault) -> None:
+        assert self._auth is not None
+        if isinstance(line, LineFault):
+            self._auth.close()
+            self._auth_step(sasl.Failure(replies.LINE_FAULTS[line], line.value))
+        else:
+            self._auth_step(self._auth.respond(line.decode("ascii", "replace").rstrip(" \t")))
+
+    def _auth_step(self, step: sasl.Challenge | sasl.Question | sasl.Success | sasl.Failure) -> None:
+        auth = self._auth
+        assert auth is not None
+        if isinstance(step, sasl.Challenge):
+            self._say(Reply(334, "", sasl.encode(step.data)))
+            self.state = states.AUTH
+        elif isinstance(step, sasl.Success):
+            self._auth = None
+            self.session.user = step.user
+            self._say(replies.AUTHENTICATED)
+            self._queue.append(Authenticated(step.user, auth.mechanism))
+            self._authorize()
+        elif isinstance(step, sasl.Failure):
+            self._auth_failed(step.reply, step.why)
+        else:
+            event = AuthQuestion(step, auth.mechanism)
+            self._pending = (event, replies.OK, self._no_reply)
+            self._queue.append(event)
+
+    def _no_reply(self, event: AuthQuestion, reply: Reply) -> None:
+        raise RuntimeError("an AuthQuestion is answered by answer_question")
+
+    def answer_question(self, event: AuthQuestion, value: object, refusal: Reply | None = None) -> None:
+        """What the handler says: `value` as the question wants it, or a refusal with a reply of its own.
+
+        RuntimeError when it is not this question that waits.
+        """
+        if self._pending is None or self._pending[0] is not event or self._auth is None:
+            raise RuntimeError(f"{event!r} does not wait for an answer")
+        self._pending = None
+        if refusal is None:
+            self._auth_step(self._auth.answer(value))
+        else:
+            self._auth.close()
+            self._auth_failed(refusal, "refused by the handler")
+
+    def _auth_failed(self, reply: Reply, why: str) -> None:
+        assert self._auth is not None
+        mechanism, self._auth = self._auth.mechanism, None
+        self._auth_failures += 1
+        self._errors += reply.code >= 500
+        if 0 < self._options.max_auth_failures <= self._auth_failures:
+            reply = replies.TOO_MANY_AUTH_FAILURES
+        self._queue.append(AuthFailed(mechanism, why, reply))
+        self._say(reply)
+        if reply.code == 421:
+            self.state = states.CLOSED
+        else:
+            self._authorize()

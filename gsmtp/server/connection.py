@@ -203,13 +203,15 @@ class Connection:
 
     def run_hook(self, hook: Hook, timeout: float, *arguments: Any) -> tuple[Answer, bool]:
         """See Line. The deadline is thrown into the hook, which may be anywhere in its own code."""
+        # on_reset can be called within on_data, when the protocol refuses what that reads; then on_data goes on.
+        outer, until = self._phase, self.deadline
         self._reminders = 0
         self.deadline = monotonic() + timeout
         self._phase = _HOOK
         try:
             answer = self._terms.hooks.call(hook, self._dialogue.session.id, *arguments)
         finally:
-            self._phase = _BUSY
+            self._phase, self.deadline = outer, until
         if self._abandoned:
             raise ConnectionLost("abandoned")
         if self._lost is not None:

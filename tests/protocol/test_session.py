@@ -95,6 +95,7 @@ def test_only_a_yes_moves_the_state() -> None:
     ]:
         event = session.next_event()
         assert isinstance(event, kind)
+        assert isinstance(event, events.Decision)
         session.answer(event, reply)
         assert session.state is state
     assert isinstance(session.next_event(), events.Refused)

@@ -161,6 +161,26 @@ def test_silence_is_cut_off(server: Server) -> None:
         assert one.rest() == two.rest() == b""
 
 
+def test_a_command_in_drops_is_cut_off(server: Server) -> None:
+    """A client that sent one octet of a command now and then was waited for without end."""
+    with Client(port_of(server, "impatient")) as client:
+        # Whole commands may go on for longer than the timeout of one.
+        for _ in range(4):
+            time.sleep(0.4)
+            assert client.say(b"NOOP\r\n") == 250
+        began = time.monotonic()
+        client.socket.settimeout(0.1)
+        said = b""
+        while not said:
+            assert time.monotonic() - began < 8
+            client.send(b"x")
+            try:
+                said = client.socket.recv(100)
+            except TimeoutError:
+                pass
+        assert said.startswith(b"421 4.4.2 ")
+
+
 def test_rcpt_before_mail_is_refused(server: Server) -> None:
     """RCPT before MAIL was accepted."""
     with Client(port_of(server, "usual")) as client:

@@ -64,8 +64,8 @@ class LineReader:
 
     @property
     def pending(self) -> bool:
-        """Whether octets are waiting."""
-        return self._at < len(self._buffer)
+        """Whether a line has begun, or octets are waiting."""
+        return self._at < len(self._buffer) or self._skipped > 0
 
     def line(self) -> bytes | LineFault | None:
         """The next line without its CRLF, what is wrong with it, or None when its end has not come."""

@@ -132,7 +132,7 @@ def test_a_reset_drops_the_envelope_and_says_which(command: bytes) -> None:
     assert session.envelope is None
     drive(session, b"MAIL FROM:<a@b>\r\n")
     assert session.envelope is not None and session.envelope is not envelope
-    assert session.envelope.id != envelope.id  # type: ignore[union-attr]
+    assert session.envelope.id != envelope.id
 
 
 def test_what_a_session_is_told() -> None:

@@ -64,7 +64,7 @@ class Server:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.process.send_signal(signal.SIGINT)
+        self.process.send_signal(signal.SIGQUIT)  # a test run in the background ignores INT
         try:
             self.process.wait(20)
         except subprocess.TimeoutExpired:

@@ -209,6 +209,25 @@ def test_a_failed_message_ends_its_transaction(server: Server, sender: str) -> N
         assert client.say(b"x\r\n.\r\n") == 250
 
 
+def test_a_spool_that_fails_makes_no_commands(tmp_path: Path) -> None:
+    """A content that could not be stored was left half read, and its rest ran as commands."""
+    settings = {"spool_directory": str(tmp_path / "spool"), "spool_memory": 100}
+    (tmp_path / "spool").mkdir()
+    with Server(tmp_path, "scripted:Plain", [{}], options={"path": str(tmp_path)}, settings=settings) as server:
+        with Client(server.ports[0]) as client:
+            client.begin()
+            (tmp_path / "spool").rmdir()
+            client.send(b"x" * 200 + b"\r\n", b"QUIT\r\n" * 100, b".\r\nNOOP\r\n")
+            assert client.replies(2) == [451, 250]
+            # What fits in memory is not concerned, and when the directory is back nothing is.
+            client.begin()
+            assert client.say(b"x\r\n.\r\n") == 250
+            (tmp_path / "spool").mkdir()
+            client.begin()
+            assert client.say(b"x" * 200 + b"\r\n.\r\n") == 250
+        assert list((tmp_path / "spool").iterdir()) == []
+
+
 def test_limits_belong_to_a_listener(server: Server) -> None:
     """Limits were held on a class: one connection changed them for all."""
     with Client(port_of(server, "small")) as small, Client(port_of(server, "usual")) as usual:

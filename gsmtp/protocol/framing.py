@@ -107,6 +107,7 @@ class ContentFault(Enum):
 
 
 _GRAVEST_FIRST = tuple(ContentFault)
+_GRAVEST = _GRAVEST_FIRST[0]
 
 
 class DotReader:
@@ -149,7 +150,7 @@ class DotReader:
             content = data[: len(data) - keep]
             self._tail = data[len(data) - keep :]
         # A piece never ends between CR and LF nor within CRLF-dot, so each can be judged alone.
-        if content and self.fault is not ContentFault.TOO_LARGE:
+        if content and self.fault is not _GRAVEST:
             content = self._decode(content, 0 <= dot < len(content) - 2)
         return (b"" if self.fault else content), rest
 

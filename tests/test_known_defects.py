@@ -283,16 +283,17 @@ def test_half_open_connections_leak_nothing(server: Server) -> None:
             else:
                 # Silent for ever: the server has to let it go by itself.
                 kept.append(sock)
-        server.wait_for(lambda: server.descriptors() == before, 20)
+        server.wait_for(lambda: server.descriptors() <= before, 20)
         for sock in kept:
             sock.close()
         assert client.say(b"NOOP\r\n") == 250
-        assert server.descriptors() == before
+        server.wait_for(lambda: server.descriptors() <= before, 20)
 
 
 def _settled(server: Server) -> bool:
+    # For longer than the sessions of earlier tests may linger.
     count = server.descriptors()
-    time.sleep(0.3)
+    time.sleep(1.5)
     return server.descriptors() == count
 
 

@@ -26,7 +26,8 @@ def _toml(value: Any) -> str:
 class Server:
     """Serve `listens`, a table of settings each; `ports` are theirs, in that order. Use it as a context.
 
-    `handler` is module:Class, the module a file in `home`; `options` go to its constructor.
+    `handler` is module:Class, the module a file in `home`; `options` go to its constructor, `settings` are the whole
+    server's.
     """
 
     def __init__(
@@ -37,9 +38,11 @@ class Server:
         *,
         home: Path = Path(__file__).parent / "dialogues",
         options: dict[str, Any] | None = None,
-        workers: int = 1,
+        settings: dict[str, Any] | None = None,
     ) -> None:
-        rows = [f"workers = {workers}", f"chdir = {_toml(str(home))}", "[handler]", f"class = {_toml(handler)}"]
+        own = {"workers": 1, "chdir": str(home), **(settings or {})}
+        rows = [f"{key} = {_toml(value)}" for key, value in own.items()]
+        rows += ["[handler]", f"class = {_toml(handler)}"]
         rows += [f"{key} = {_toml(value)}" for key, value in (options or {}).items()]
         for listen in listens:
             rows += ["[[listen]]", 'bind = "smtp://127.0.0.1:0"', 'hostname = "mx.example.org"']
@@ -64,7 +67,7 @@ class Server:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.process.send_signal(signal.SIGINT)
+        self.process.send_signal(signal.SIGQUIT)  # a test run in the background ignores INT
         try:
             self.process.wait(20)
         except subprocess.TimeoutExpired:

@@ -10,6 +10,9 @@ import pytest
 from dialogue import Script, converse_in_memory, converse_live, parse, scripts
 from server import Server
 
+from gsmtp.protocol import replies
+from gsmtp.reply import Reply
+
 ALL = scripts()
 every = pytest.mark.parametrize("script", ALL, ids=[script.name for script in ALL])
 Find = Callable[[Script], tuple[int, Path]]
@@ -53,6 +56,15 @@ def test_octet_by_octet(script: Script) -> None:
 def test_live(script: Script, find: Find) -> None:
     port, store = find(script)
     converse_live(script, port, store)
+
+
+def test_every_reply_of_the_protocol_is_shown() -> None:
+    shown = [line for script in ALL for exchange in script.exchanges for line in exchange.replies]
+    known = [reply for reply in vars(replies).values() if isinstance(reply, Reply)]
+    known += [*replies.LINE_FAULTS.values(), *replies.CONTENT_FAULTS.values()]
+    assert len(known) > 25
+    for reply in known:
+        assert reply.encode().decode().split("\r\n")[0] in shown, reply
 
 
 def test_a_wrong_reply_is_noticed(find: Find) -> None:

@@ -75,8 +75,8 @@ class LineReader:
 
     @property
     def pending(self) -> bool:
-        """Whether octets are waiting."""
-        return self._at < len(self._buffer)
+        """Whether a line has begun, or octets are waiting."""
+        return self._at < len(self._buffer) or self._skipped > 0
 
     def line(self) -> bytes | LineFault | None:
         """The next line without its CRLF, what is wrong with it, or None when its end has not come."""
@@ -126,6 +126,7 @@ class ContentFault(Enum):
 
 
 _GRAVEST_FIRST = tuple(ContentFault)
+_GRAVEST = _GRAVEST_FIRST[0]
 
 
 class _ContentReader:
@@ -206,7 +207,7 @@ class DotReader(_ContentReader):
             content = data[: len(data) - keep]
             self._tail = data[len(data) - keep :]
         # A piece never ends between CR and LF nor within CRLF-dot, so each can be judged alone.
-        if content and self.fault is not ContentFault.TOO_LARGE:
+        if content and self.fault is not _GRAVEST:
             content = self._decode(content, 0 <= dot < len(content) - 2)
         return (b"" if self.fault else content), rest
 

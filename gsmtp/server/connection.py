@@ -66,6 +66,7 @@ class Connection:
 
     __slots__ = (
         "_abandoned",
+        "_command_deadline",
         "_dialogue",
         "_draining_since",
         "_greenlet",
@@ -89,6 +90,7 @@ class Connection:
         self._abandoned = False
         self._lost: ConnectionLost | None = None
         self._draining_since: float | None = None
+        self._command_deadline = NEVER
         self.deadline = NEVER
 
     @property
@@ -193,12 +195,18 @@ class Connection:
             self._phase = _HOOK
 
     def _exchange(self) -> bytes:
-        self._flush()
+        replied = self._flush()
         timing = self._terms.timing
         content = self._protocol.state in _CONTENT
         now = monotonic()
         if self._draining_since is None:
-            self.deadline = now + (timing.content if content else timing.command)
+            if content:
+                self.deadline = now + timing.content
+            else:
+                # The time is that of a whole command: one that comes in drops does not prolong it.
+                if replied or not self._protocol.unread:
+                    self._command_deadline = now + timing.command
+                self.deadline = self._command_deadline
         elif content:
             self.deadline = min(now + timing.drain_silence, self._draining_since + timing.drain_content)
         else:
@@ -216,7 +224,8 @@ class Connection:
             raise ConnectionLost("closed by client")
         return data
 
-    def _flush(self) -> None:
+    def _flush(self) -> bool:
+        """Send what is to be sent; whether there was anything. Raises ConnectionLost, Ended."""
         data = self._protocol.data_to_send()
         if data:
             self.deadline = monotonic() + self._terms.timing.write
@@ -227,6 +236,7 @@ class Connection:
                 raise ConnectionLost("client takes no replies") from None
             finally:
                 self._phase = _BUSY
+        return bool(data)
 
     def run_hook(self, hook: Hook, timeout: float, *arguments: Any) -> tuple[Answer, bool]:
         """See Line. The deadline is thrown into the hook, which may be anywhere in its own code.

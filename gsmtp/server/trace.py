@@ -12,6 +12,8 @@ from email.utils import formatdate
 
 from gsmtp.protocol.envelope import Address, Envelope
 
+# RFC 5321 4.5.3.1.2: a domain has at most 255 octets. A field with all of a longer HELO could be too long a line.
+_MAX_HELO = 255
 _NOT_DOMAIN = re.compile(r"[^A-Za-z0-9._:\[\]\-\u00a1-\U0010ffff]")
 
 
@@ -29,7 +31,7 @@ def received(envelope: Envelope, hostname: str, now: float | None = None) -> byt
     """The field with its CRLF. `now`: seconds since the epoch, the present when None."""
     session = envelope.session
     utf8 = "SMTPUTF8" in envelope.parameters
-    helo = _NOT_DOMAIN.sub("?", session.helo) or "unknown"
+    helo = _NOT_DOMAIN.sub("?", session.helo[:_MAX_HELO]) or "unknown"
     if not utf8:
         helo = helo.encode("ascii", "replace").decode()
     literal = address_literal(session.peer)

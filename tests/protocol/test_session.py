@@ -95,6 +95,7 @@ def test_only_a_yes_moves_the_state() -> None:
     ]:
         event = session.next_event()
         assert isinstance(event, kind)
+        assert isinstance(event, events.Decision)
         session.answer(event, reply)
         assert session.state is state
     assert isinstance(session.next_event(), events.Refused)
@@ -131,7 +132,7 @@ def test_a_reset_drops_the_envelope_and_says_which(command: bytes) -> None:
     assert session.envelope is None
     drive(session, b"MAIL FROM:<a@b>\r\n")
     assert session.envelope is not None and session.envelope is not envelope
-    assert session.envelope.id != envelope.id  # type: ignore[union-attr]
+    assert session.envelope.id != envelope.id
 
 
 def test_what_a_session_is_told() -> None:

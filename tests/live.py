@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import psutil
 
 ROOT = Path(__file__).parent.parent
-PATIENCE = 30.0
+PATIENCE = 20.0
 _LISTENING = re.compile(r'listening on ([^"\s]+) \(([^)]+)\)')
 _READY = re.compile(r"worker (\d+) \(pid (\d+)\) ready")
 _TRACE = re.compile(
@@ -62,9 +62,13 @@ class Live:
 
     def __init__(self, directory: Path, arguments: Sequence[str], workers: int) -> None:
         self.directory = directory
-        self.log_path = directory / "log"
+        self.output = directory / "output"
+        self.log_path = self.output
+        if "--log-file" in arguments:
+            self.log_path = directory / arguments[arguments.index("--log-file") + 1]
+            self.log_path.touch()
         self.wanted = workers
-        with self.log_path.open("ab") as log:
+        with self.output.open("ab") as log:
             self.process = subprocess.Popen(
                 command(*arguments, "-w", str(workers)),
                 cwd=directory,

@@ -127,7 +127,7 @@ class Connection:
                 hooks.tell(hooks.on_error, self._dialogue.session.id, self._dialogue.session, lost)
             return "abandoned" if self._abandoned else str(lost)
         try:
-            self._flush()
+            self.flush()
             if reason != "quit" or self._protocol.unread:
                 self._linger()
         except ConnectionLost:
@@ -166,7 +166,7 @@ class Connection:
             self._phase = _HOOK
 
     def _exchange(self) -> bytes:
-        self._flush()
+        self.flush()
         timing = self._terms.timing
         content = self._protocol.state is _CONTENT
         now = monotonic()
@@ -189,7 +189,8 @@ class Connection:
             raise ConnectionLost("closed by client")
         return data
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what is to be sent. Raises ConnectionLost, Ended."""
         data = self._protocol.data_to_send()
         if data:
             self.deadline = monotonic() + self._terms.timing.write

@@ -33,6 +33,9 @@ class Line(Protocol):
     def fill(self) -> None:
         """Send what is to be sent, and give the protocol more octets. Raises ConnectionLost."""
 
+    def flush(self) -> None:
+        """Send what is to be sent. Raises ConnectionLost."""
+
 
 class Dialogue:
     """One session's. `protocol` is the state machine, `messages` the number of messages accepted."""
@@ -170,6 +173,9 @@ class Dialogue:
             self._answer_content(last, answer, close, stream.size)
 
     def _commit(self, hook: Hook, envelope: Envelope, content: Any) -> tuple[Answer, bool]:
+        # A client that sent several messages in one packet must not wait for the last to hear of the first; the reply
+        # to DATA may not be held back in any case (RFC 2920 3.2). Nothing is there to send when it waited for that.
+        self._line.flush()
         tally = self._terms.tally
         tally.committing += 1
         try:

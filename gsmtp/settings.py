@@ -100,8 +100,8 @@ class Settings:
             _check_listen(listen)
         binds = [parse_bind(listen.bind) for listen in self.listen]
         for at, bind in enumerate(binds):
-            any_port = bind[0] == "smtp" and bind[2] == 0
-            if bind in binds[:at] and not any_port:
+            # Port 0 is another free one each time; a unix socket has port 0 too.
+            if bind in binds[:at] and (bind[2] != 0 or bind[0] != "smtp"):
                 raise SettingsError(f"bind {self.listen[at].bind} is given twice")
         name = self.handler.get("class", "")
         if not isinstance(name, str) or not re.fullmatch(r"[\w.]+:[\w.]+", name):

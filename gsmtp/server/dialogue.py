@@ -30,11 +30,11 @@ class Line(Protocol):
     def run_hook(self, hook: Hook, timeout: float, *arguments: Any) -> tuple[Answer, bool]:
         """What the hook says, and whether to end the session (see Hooks.call)."""
 
-    def fill(self) -> None:
-        """Send what is to be sent, and give the protocol more octets. Raises ConnectionLost."""
-
     def flush(self) -> None:
         """Send what is to be sent. Raises ConnectionLost."""
+
+    def fill(self) -> None:
+        """Send what is to be sent, and give the protocol more octets. Raises ConnectionLost."""
 
 
 class Dialogue:

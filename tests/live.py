@@ -57,6 +57,11 @@ def run(*arguments: str, directory: Path, patience: float = PATIENCE, **more: An
     return subprocess.run(command(*arguments), timeout=patience, **options)
 
 
+def _heed_sigint() -> None:
+    # A shell starts background jobs with SIGINT ignored, and the master leaves it so.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Live:
     """One server. `directory` is its current one, where it finds handlers; `address` its first listener's."""
 
@@ -77,6 +82,7 @@ class Live:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=_heed_sigint,
             )
 
     @property

@@ -122,9 +122,8 @@ class Connection:
             self._protocol.shut_down(end.reply)
             reason = str(end)
         except ConnectionLost as lost:
-            hooks = self._terms.hooks
-            if hooks.on_error is not None:
-                hooks.tell(hooks.on_error, self._dialogue.session.id, self._dialogue.session, lost)
+            if self._terms.hooks.on_error is not None:
+                self.tell(self._terms.hooks.on_error, self._dialogue.session, lost)
             return "abandoned" if self._abandoned else str(lost)
         try:
             self.flush()
@@ -217,6 +216,17 @@ class Connection:
             raise self._lost
         return answer
 
+    def tell(self, hook: Hook, *arguments: Any) -> None:
+        """See Line."""
+        self._reminders = 0
+        self.deadline = monotonic() + self._terms.timing.hook
+        self._phase = _HOOK
+        try:
+            self._terms.hooks.tell(hook, self._dialogue.session.id, *arguments)
+        finally:
+            self._phase = _BUSY
+            self.deadline = NEVER
+
     def _linger(self) -> None:
         # Closing while octets are unread resets the connection, and the reset can overtake the last reply.
         self._transport.finish_writing()
@@ -261,7 +271,7 @@ class Connection:
 
     def stop(self) -> None:
         """End at once, unless a hook is at work: what it stores is still to be answered."""
-        self._draining_since = monotonic()
+        self._draining_since = -NEVER  # so that the next wait is over before it begins
         if self._phase in (_READING, _WRITING):
             self._greenlet.throw(Ended(_SHUTTING_DOWN, "stop"))
 

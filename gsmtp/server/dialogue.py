@@ -30,6 +30,9 @@ class Line(Protocol):
     def run_hook(self, hook: Hook, timeout: float, *arguments: Any) -> tuple[Answer, bool]:
         """What the hook says, and whether to end the session (see Hooks.call)."""
 
+    def tell(self, hook: Hook, *arguments: Any) -> None:
+        """Call a hook whose word decides nothing, under its deadline; a failure is logged."""
+
     def flush(self) -> None:
         """Send what is to be sent. Raises ConnectionLost."""
 
@@ -61,9 +64,9 @@ class Dialogue:
         self._drop_spool()
         hooks = self._terms.hooks
         if hooks.on_reset is not None and self.protocol.envelope is not None:
-            hooks.tell(hooks.on_reset, self.session.id, self.protocol.envelope)
+            self._line.tell(hooks.on_reset, self.protocol.envelope)
         if hooks.on_disconnect is not None:
-            hooks.tell(hooks.on_disconnect, self.session.id, self.session, reason)
+            self._line.tell(hooks.on_disconnect, self.session, reason)
 
     # Commands
 

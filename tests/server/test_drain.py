@@ -146,6 +146,27 @@ def test_a_quick_stop(serve: Callable[..., Live], number: int) -> None:
     assert stored(live.directory / "maildir") == []
 
 
+SLOW_RCPT = """\
+import gevent
+from gsmtp import Handler
+class Inbox(Handler):
+    def on_rcpt(self, envelope, recipient): gevent.sleep(1)
+    def on_message(self, envelope, message): pass
+"""
+
+
+def test_a_quick_stop_amid_a_hook(serve: Callable[..., Live]) -> None:
+    live = serve(code=SLOW_RCPT)
+    with live.connect() as talk:
+        talk.send("MAIL FROM:<a@c.example>\r\nRCPT TO:<b@c.example>\r\n")
+        time.sleep(0.3)
+        live.send_signal(signal.SIGINT)
+        assert [talk.reply()[:3] for _ in range(2)] == ["250", "250"]
+        assert talk.reply().startswith(FAREWELL)
+        assert closed(talk)
+    assert live.wait() == 0
+
+
 def test_a_second_term_is_a_quick_stop(serve: Callable[..., Live]) -> None:
     live = serve()
     with live.connect() as opened:

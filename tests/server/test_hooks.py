@@ -144,6 +144,28 @@ def test_hooks_that_decide_nothing(serve: Callable[..., Live], hook: str) -> Non
     assert live.workers()
 
 
+LATE = """\
+import gevent
+from gsmtp import Handler
+class Inbox(Handler):
+    def on_reset(self, envelope): gevent.sleep(60 if envelope.sender.startswith("on_reset") else 0)
+    def on_error(self, session, error): gevent.sleep(60 if session.helo == "on_error" else 0)
+    def on_disconnect(self, session, reason): gevent.sleep(60 if session.helo == "on_disconnect" else 0)
+    def on_message(self, envelope, message): pass
+"""
+
+
+def test_deadlines_at_the_end(serve: Callable[..., Live]) -> None:
+    live = serve(code=LATE, hook_timeout=0.5)
+    for hook in ("on_reset", "on_error", "on_disconnect"):
+        with live.connect(greet=False) as talk:
+            talk.ask(f"EHLO {hook}")
+            talk.begin(sender=f"{hook}@c.example")
+    for hook in ("on_reset", "on_error", "on_disconnect"):
+        live.wait_for_log(f"hook={hook} .*hook failed")
+    wait_for(lambda: live.log.count(" disconnect ") == 3, what="the sessions to end")
+
+
 CONNECT = """\
 import gevent
 from gsmtp import Defer, Disconnect, Handler, Reject
@@ -217,7 +239,8 @@ def test_a_hook_that_ignores_its_deadline(serve: Callable[..., Live]) -> None:
 
 
 DATA = """\
-from gsmtp import Handler
+import gevent
+from gsmtp import Handler, Reject
 class Inbox(Handler):
     def on_data(self, envelope, stream):
         what = envelope.sender.partition("@")[0]
@@ -242,6 +265,10 @@ class Inbox(Handler):
         if what == "partraise":
             stream.read(5)
             raise ZeroDivisionError
+        if what == "reject":
+            raise Reject(554, "5.6.0", "not this")
+        if what == "sleep":
+            gevent.sleep(60)
         if what == "swallow":
             try: stream.read()
             except Exception as error: print("swallowed", type(error).__name__, flush=True)
@@ -263,10 +290,12 @@ BODY = b".first\r\nQUIT\r\n.\r\n" + b"0123456789" * 30_000 + b"\r\n"
         ("raise", "451 4.3.0 Internal"),
         ("partraise", "451 4.3.0 Internal"),
         ("swallow", "250 2.0.0 I say"),
+        ("reject", "554 5.6.0 not this"),
+        ("sleep", "451 4.3.0 Timed out"),
     ],
 )
 def test_streams(serve: Callable[..., Live], how: str, reply: str) -> None:
-    live = serve(code=DATA)
+    live = serve(code=DATA, message_timeout=1)
     with live.connect() as talk:
         for _ in range(2):
             assert talk.deliver(BODY, sender=f"{how}@c.example").startswith(reply)

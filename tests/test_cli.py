@@ -86,7 +86,7 @@ def test_a_missing_module(tmp_path: Path) -> None:
         (("-b", "smtp://127.0.0.1:99999"), "bind smtp://127.0.0.1:99999: '99999' is no port"),
         (("-b", "http://127.0.0.1:25"), "unknown scheme 'http'"),
         (("-b", "smtp://::1:25"), "brackets around an IPv6 address"),
-        (("-b", "smtp+unix:relative"), "needs an absolute path"),
+        (("-b", "smtp+unix://relative/socket"), "needs an absolute path"),
         (("-b", "smtp://127.0.0.1:2525", "-b", "127.0.0.1:2525"), "is given twice"),
         (("-b", "smtp://192.0.2.1:0"), "cannot bind smtp://192.0.2.1:0: Cannot assign requested address"),
         (("-b", "smtp+unix:/nonesuch/socket"), "cannot bind smtp+unix:/nonesuch/socket: No such file"),

@@ -32,7 +32,7 @@ _TRACE = re.compile(
 _T = TypeVar("_T")
 
 
-def wait_for(condition: Callable[[], _T], patience: float = PATIENCE, what: str = "a condition") -> _T:
+def wait_for(condition: Callable[[], _T | None], patience: float = PATIENCE, what: str = "a condition") -> _T:
     """The first true value of `condition()`. AssertionError after `patience` seconds."""
     deadline = time.monotonic() + patience
     while not (value := condition()):
@@ -118,7 +118,7 @@ class Live:
 
     @property
     def address(self) -> str:
-        return _LISTENING.findall(self.log)[0][1]
+        return next(iter(self.addresses.values()))
 
     def connect(self, address: str = "", greet: bool = True) -> Talk:
         """A client, which has said EHLO unless told not to."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from live import PATIENCE, Live, Talk, run, stuffed, wait_for
@@ -437,7 +438,7 @@ def test_start_and_stop(serve: Callable[..., Live]) -> None:
         (START.replace("on_message", "_message"), "neither on_message nor on_data"),
     ],
 )
-def test_a_handler_that_cannot_start(tmp_path, code: str, line: str) -> None:
+def test_a_handler_that_cannot_start(tmp_path: Path, code: str, line: str) -> None:
     (tmp_path / "inbox.py").write_text(code.replace("{}", "pass"))
     done = run("inbox:Inbox", "-b", "smtp://127.0.0.1:0", directory=tmp_path)
     assert done.returncode != 0

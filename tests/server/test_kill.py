@@ -25,7 +25,7 @@ def kill_workers(live: Live, seconds: float) -> int:
     killed = 0
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        ready = wait_for(lambda: len(found := live.workers()) >= 2 and found, what="two workers")
+        ready = wait_for(lambda: found if len(found := live.workers()) >= 2 else None, what="two workers")
         os.kill(rng.choice(sorted(ready.values())), signal.SIGKILL)
         killed += 1
         time.sleep(rng.random() * 0.5)

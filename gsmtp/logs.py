@@ -32,12 +32,17 @@ def timestamp(now: float) -> str:
     return f"{_stamp}.{int(now * 1000) % 1000:03d}Z"
 
 
+def _escaped(value: Any) -> str:
+    # JSON lets DEL stand as it is.
+    return json.dumps(value, default=str).replace("\x7f", "\\u007f")
+
+
 def _quoted(value: Any) -> str:
     kind = value.__class__
     if kind is str:
         if _PLAIN.fullmatch(value):
             return value  # type: ignore[no-any-return]
-        return f'"{value}"' if _SIMPLE.fullmatch(value) else json.dumps(value)
+        return f'"{value}"' if _SIMPLE.fullmatch(value) else _escaped(value)
     if kind is int:
         return str(value)
     if kind is float:
@@ -49,7 +54,7 @@ def line(format: Format, now: float, origin: str, event: str, fields: Mapping[st
     """One line with its end. `origin` names the process: "master", "worker-1"."""
     if format == "json":
         record = {"time": timestamp(now), "process": origin, "event": event, **fields}
-        return json.dumps(record, default=str) + "\n"
+        return _escaped(record) + "\n"
     parts = [timestamp(now), origin, event]
     parts.extend([f"{name}={_quoted(value)}" for name, value in fields.items()])
     return " ".join(parts) + "\n"
@@ -73,7 +78,7 @@ class RecordFormatter(logging.Formatter):
             fields["traceback"] = trace
         text = line(self._format, record.created, self._origin, record.name, fields).rstrip("\n")
         if trace and self._format == "text":
-            text += "".join(f"\n    {json.dumps(row)[1:-1]}" for row in trace.splitlines())
+            text += "".join(f"\n    {_escaped(row)[1:-1]}" for row in trace.splitlines())
         return text
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import json
 import re
 import secrets
 import socket
@@ -261,6 +262,11 @@ def build(table: Mapping[str, Any], where: str = "") -> Settings:
     handler = own.pop("handler", {})
     if not isinstance(handler, dict):
         raise SettingsError(f"{where}handler must be a table: [handler]")
+    for key, value in handler.items():
+        try:
+            json.dumps(value)
+        except TypeError:
+            raise SettingsError(f"{where}handler: {key} must not have dates or times in it: {value!r}") from None
     settings = Settings(**_values(Settings, own, where), handler=handler)
     _values(Listen, shared, where)
     for at, each in enumerate(listens, 1):
@@ -327,9 +333,10 @@ def _checked(name: str, value: Any, kind: Any, least: float | None) -> Any:
 def parse_value(text: str) -> Any:
     """A value from the command line: as TOML has it, or else the text itself."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, KeyError):
+        document = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
         return text
+    return document["value"] if len(document) == 1 else text
 
 
 def default_hostname() -> str:

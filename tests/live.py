@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import psutil
 
 ROOT = Path(__file__).parent.parent
-PATIENCE = 30.0
+PATIENCE = 20.0
 _LISTENING = re.compile(r'listening on ([^"\s]+) \(([^)]+)\)')
 _READY = re.compile(r"worker (\d+) \(pid (\d+)\) ready")
 _TRACE = re.compile(
@@ -32,7 +32,7 @@ _TRACE = re.compile(
 _T = TypeVar("_T")
 
 
-def wait_for(condition: Callable[[], _T], patience: float = PATIENCE, what: str = "a condition") -> _T:
+def wait_for(condition: Callable[[], _T | None], patience: float = PATIENCE, what: str = "a condition") -> _T:
     """The first true value of `condition()`. AssertionError after `patience` seconds."""
     deadline = time.monotonic() + patience
     while not (value := condition()):
@@ -57,14 +57,23 @@ def run(*arguments: str, directory: Path, patience: float = PATIENCE, **more: An
     return subprocess.run(command(*arguments), timeout=patience, **options)
 
 
+def _heed_sigint() -> None:
+    # A shell starts background jobs with SIGINT ignored, and the master leaves it so.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Live:
     """One server. `directory` is its current one, where it finds handlers; `address` its first listener's."""
 
     def __init__(self, directory: Path, arguments: Sequence[str], workers: int) -> None:
         self.directory = directory
-        self.log_path = directory / "log"
+        self.output = directory / "output"
+        self.log_path = self.output
+        if "--log-file" in arguments:
+            self.log_path = directory / arguments[arguments.index("--log-file") + 1]
+            self.log_path.touch()
         self.wanted = workers
-        with self.log_path.open("ab") as log:
+        with self.output.open("ab") as log:
             self.process = subprocess.Popen(
                 command(*arguments, "-w", str(workers)),
                 cwd=directory,
@@ -73,6 +82,7 @@ class Live:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=_heed_sigint,
             )
 
     @property
@@ -108,7 +118,7 @@ class Live:
 
     @property
     def address(self) -> str:
-        return _LISTENING.findall(self.log)[0][1]
+        return next(iter(self.addresses.values()))
 
     def connect(self, address: str = "", greet: bool = True) -> Talk:
         """A client, which has said EHLO unless told not to."""

@@ -127,12 +127,11 @@ class Connection:
             self._protocol.shut_down(end.reply)
             reason = str(end)
         except ConnectionLost as lost:
-            hooks = self._terms.hooks
-            if hooks.on_error is not None:
-                hooks.tell(hooks.on_error, self._dialogue.session.id, self._dialogue.session, lost)
+            if self._terms.hooks.on_error is not None:
+                self.tell(self._terms.hooks.on_error, self._dialogue.session, lost)
             return "abandoned" if self._abandoned else str(lost)
         try:
-            self._flush()
+            self.flush()
             if reason != "quit" or self._protocol.unread:
                 self._linger()
         except ConnectionLost:
@@ -141,7 +140,7 @@ class Connection:
 
     def start_tls(self) -> None:
         """See Line. Raises Ended when on_tls refuses, TlsFailed."""
-        self._flush()
+        self.flush()
         assert self._terms.tls is not None and isinstance(self._transport, PlainTransport)
         secure = self._terms.tls.wrap(self._transport)
         self.deadline = monotonic() + self._terms.timing.handshake
@@ -195,7 +194,7 @@ class Connection:
             self._phase = _HOOK
 
     def _exchange(self) -> bytes:
-        replied = self._flush()
+        replied = self.flush()
         timing = self._terms.timing
         content = self._protocol.state in _CONTENT
         now = monotonic()
@@ -224,7 +223,7 @@ class Connection:
             raise ConnectionLost("closed by client")
         return data
 
-    def _flush(self) -> bool:
+    def flush(self) -> bool:
         """Send what is to be sent; whether there was anything. Raises ConnectionLost, Ended."""
         data = self._protocol.data_to_send()
         if data:
@@ -270,6 +269,17 @@ class Connection:
         """See Line."""
         gevent.sleep(seconds)
 
+    def tell(self, hook: Hook, *arguments: Any) -> None:
+        """See Line."""
+        self._reminders = 0
+        self.deadline = monotonic() + self._terms.timing.hook
+        self._phase = _HOOK
+        try:
+            self._terms.hooks.tell(hook, self._dialogue.session.id, *arguments)
+        finally:
+            self._phase = _BUSY
+            self.deadline = NEVER
+
     def _linger(self) -> None:
         # Closing while octets are unread resets the connection, and the reset can overtake the last reply.
         self._transport.finish_writing()
@@ -314,7 +324,7 @@ class Connection:
 
     def stop(self) -> None:
         """End at once, unless a hook is at work: what it stores is still to be answered."""
-        self._draining_since = monotonic()
+        self._draining_since = -NEVER  # so that the next wait is over before it begins
         if self._phase in (_READING, _WRITING):
             self._greenlet.throw(Ended(_SHUTTING_DOWN, "stop"))
 

@@ -54,5 +54,5 @@ def _failed(what: str, error: BaseException) -> BootError:
     place = ""
     if len(frames) > 1 and not isinstance(error, TypeError | ValueError | OSError):
         place = f" ({frames[-1].filename}, line {frames[-1].lineno})"
-    text = " ".join(str(error).split())
+    text = "".join(each if each.isprintable() else "?" for each in " ".join(str(error).split()))
     return BootError(f"{what}: {type(error).__name__}{': ' if text else ''}{text}{place}")

@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import os
 import socket
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -54,6 +55,7 @@ class Service:
             self._log = EventLog(settings.log_format, f"worker-{worker.slot}", settings.log_level, settings.log_file)
         except OSError as error:
             raise BootError(f"cannot open the log {settings.log_file}: {error.strerror}") from None
+        _check_spool(settings.spool_directory)
         # Ids are unique among workers and restarts by 40 random bits, within a worker by a count.
         self._prefix = base64.b32encode(os.urandom(5)).decode()
         self._numbers = itertools.count(1)
@@ -198,3 +200,12 @@ def _guarded(extension: Extension, hooks: Hooks) -> Extension:
     mail = {name: guard(name, parser) for name, parser in extension.mail.items()}
     rcpt = {name: guard(name, parser) for name, parser in extension.rcpt.items()}
     return dataclasses.replace(extension, mail=mail, rcpt=rcpt)
+
+
+def _check_spool(directory: str) -> None:
+    """Raise BootError when large messages could not wait there: else each of them would be deferred, for ever."""
+    try:
+        tempfile.TemporaryFile(dir=directory or None).close()
+    except OSError as error:
+        text = f"cannot write to the spool_directory {directory or tempfile.gettempdir()}: {error.strerror}"
+        raise BootError(text) from None

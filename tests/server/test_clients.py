@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import shutil
 import smtplib
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
-from live import Live, Talk, dial, stored, stuffed, wait_for, without_trace
+from live import Live, dial, stored, stuffed, wait_for, without_trace
 
 BINDS = ["smtp://127.0.0.1:0", "smtp://[::1]:0", "smtp+unix:{directory}/socket"]
 CONTENT = b"From: a@client.example\r\nSubject: hello\r\n\r\nHello.\r\n"
 SPOOL = 65536
+NUMBERS = itertools.count()
 
 
 def tool(name: str) -> str:
@@ -33,9 +37,34 @@ def has_ipv6() -> bool:
     return True
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """One for all tests of this file: each has a box of its own."""
+    directory = tmp_path_factory.mktemp("server")
+    binds = [bind.format(directory=directory) for bind in BINDS if has_ipv6() or "::1" not in bind]
+    arguments = [part for bind in binds for part in ("-b", bind)]
+    live = Live(directory, [*arguments, "-o", "path=mail/{local}"], workers=2)
+    try:
+        yield live.until_ready()
+    finally:
+        live.clean_up()
+
+
+@dataclass
+class Box:
+    """A recipient, and the Maildir that gets his mail."""
+
+    address: str
+    path: Path
+
+    def contents(self) -> list[bytes]:
+        return [without_trace(message) for message in stored(self.path)]
+
+
 @pytest.fixture
-def server(serve: Callable[..., Live]) -> Live:
-    return serve(workers=2, binds=BINDS if has_ipv6() else [BINDS[0], BINDS[2]])
+def box(server: Live) -> Box:
+    local = f"box{next(NUMBERS)}"
+    return Box(f"{local}@here.example", server.directory / "mail" / local)
 
 
 @pytest.fixture(params=["IPv4", "IPv6", "unix"])
@@ -48,17 +77,13 @@ def address(request: pytest.FixtureRequest, server: Live) -> str:
     return found[0]
 
 
-def contents(server: Live) -> list[bytes]:
-    return [without_trace(message) for message in stored(server.directory / "maildir")]
-
-
-def test_swaks(server: Live, address: str) -> None:
+def test_swaks(box: Box, address: str) -> None:
     swaks = tool("swaks")
     where = ["--socket", address]
     if not address.startswith("/"):
         host, _, port = address.rpartition(":")
         where = ["--server", host.strip("[]"), "--port", port]
-    options = ["--helo", "client.example", "--from", "a@client.example", "--to", "b@here.example,c@here.example"]
+    options = ["--helo", "client.example", "--from", "a@client.example", "--to", box.address]
     run = subprocess.run(
         [swaks, *where, *options, "--data", "Subject: swaks\\n\\n.dot\\n..dots\\n", "--pipeline"],
         capture_output=True,
@@ -69,18 +94,18 @@ def test_swaks(server: Live, address: str) -> None:
     if run.returncode and "IPv6" in run.stdout + run.stderr and "Socket" in run.stdout + run.stderr:
         pytest.skip("swaks has no IPv6: IO::Socket::INET6 is not installed")
     assert run.returncode == 0, run.stdout + run.stderr
-    (message,) = stored(server.directory / "maildir")
-    assert b"Delivered-To: b@here.example\r\nDelivered-To: c@here.example\r\n" in message
+    (message,) = stored(box.path)
+    assert f"Delivered-To: {box.address}\r\n".encode() in message
     assert without_trace(message).rstrip(b"\r\n") == b"Subject: swaks\r\n\r\n.dot\r\n..dots"
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_smtp_source(server: Live, address: str, kept: bool) -> None:
+def test_smtp_source(box: Box, address: str, kept: bool) -> None:
     source = tool("smtp-source")
     where = f"unix:{address}" if address.startswith("/") else f"inet:{address}"
     options = [] if kept else ["-d"]
     run = subprocess.run(
-        [source, *options, "-s", "100", "-m", "400", "-l", "4096", "-t", "box@here.example", where],
+        [source, *options, "-s", "100", "-m", "400", "-l", "4096", "-t", box.address, where],
         capture_output=True,
         text=True,
         timeout=60,
@@ -88,25 +113,25 @@ def test_smtp_source(server: Live, address: str, kept: bool) -> None:
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert not run.stderr, run.stderr
-    found = contents(server)
+    found = box.contents()
     assert len(found) == 400
     assert all(len(content) >= 4096 for content in found)
 
 
-def test_smtplib(server: Live) -> None:
+def test_smtplib(server: Live, box: Box) -> None:
     host, _, port = server.addresses[BINDS[0]].rpartition(":")
     content = b"Subject: x\r\n\r\n.\r\n..\r\n. x\r\n\xe4\xff\r\n"
     with smtplib.SMTP(host, int(port), timeout=30) as client:
-        assert client.sendmail("a@client.example", ["b@here.example"], content) == {}
-        assert client.sendmail("", ["b@here.example"], CONTENT, mail_options=["BODY=8BITMIME"]) == {}
-    first, second = stored(server.directory / "maildir")
+        assert client.sendmail("a@client.example", [box.address], content) == {}
+        assert client.sendmail("", [box.address], CONTENT, mail_options=["BODY=8BITMIME"]) == {}
+    first, second = stored(box.path)
     assert without_trace(first) == content
     assert without_trace(second) == CONTENT
     assert second.startswith(b"Return-Path: <>\r\n")
 
 
-def test_a_session_in_one_packet(server: Live, address: str) -> None:
-    commands = b"EHLO c.example\r\nMAIL FROM:<a@c.example>\r\nRCPT TO:<b@here.example>\r\nDATA\r\n"
+def test_a_session_in_one_packet(box: Box, address: str) -> None:
+    commands = f"EHLO c.example\r\nMAIL FROM:<a@c.example>\r\nRCPT TO:<{box.address}>\r\nDATA\r\n".encode()
     session = commands + stuffed(CONTENT) + commands[16:] + stuffed(b".\r\n") + b"QUIT\r\n"
     with dial(address) as sock:
         sock.sendall(session)
@@ -115,7 +140,7 @@ def test_a_session_in_one_packet(server: Live, address: str) -> None:
             answer += piece
     codes = [line[:3] for line in answer.splitlines() if line[3:4] != b"-"]
     assert codes == b"220 250 250 250 354 250 250 250 354 250 221".split()
-    assert sorted(contents(server)) == sorted([CONTENT, b".\r\n"])
+    assert sorted(box.contents()) == sorted([CONTENT, b".\r\n"])
 
 
 def lines_of(size: int) -> bytes:
@@ -182,12 +207,11 @@ def test_a_box_for_each_address(serve: Callable[..., Live]) -> None:
         assert sorted(map(without_trace, stored(root / box))) == [b"", lines_of(300_000)]
 
 
-def test_a_client_that_vanishes_leaves_nothing(server: Live) -> None:
+def test_a_client_that_vanishes_leaves_nothing(serve: Callable[..., Live]) -> None:
+    live = serve()
     for end in (b"", b"MAIL FROM:<a@c.example>\r\nRCPT TO:<b@c.example>\r\nDATA\r\nhalf a message\r\n", b"NOOP"):
-        talk = Talk(server.address)
-        talk.ask("EHLO c.example")
-        talk.send(end)
-        talk.close()
-    wait_for(lambda: server.log.count(" disconnect ") == 3, what="three sessions to end")
-    assert stored(server.directory / "maildir") == []
-    assert "Traceback" not in server.log
+        with live.connect() as talk:
+            talk.send(end)
+    wait_for(lambda: live.log.count(" disconnect ") == 3, what="three sessions to end")
+    assert stored(live.directory / "maildir") == []
+    assert "Traceback" not in live.log

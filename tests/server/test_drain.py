@@ -1,0 +1,235 @@
+"""TERM, INT and QUIT: nobody is cut off without a word, and nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+from live import Live, Talk, dial, stored, wait_for
+from load import Load
+
+FAREWELL = "421 4.3.2 "
+SLOW = """\
+import gevent
+from gsmtp import Handler
+
+class Inbox(Handler):
+    def on_message(self, envelope, message):
+        gevent.sleep(1.5)
+        with open("done", "ab") as file:
+            file.write(message.content)
+        return "stored at last"
+"""
+
+
+def closed(talk: Talk) -> bool:
+    """Whether the server has closed in order: an end, not a reset."""
+    return talk.reply() == ""
+
+
+@pytest.mark.parametrize("clients", [12, 40])
+def test_under_load(serve: Callable[..., Live], clients: int) -> None:
+    live = serve(workers=2)
+    with Load(live.address, clients, ["a@here.example"], large=400_000) as load:
+        load.stop_at_refusal = True
+        wait_for(lambda: len(load.promised) > 100, what="messages")
+        assert live.stop() == 0
+    assert load.cut == []
+    assert load.odd == []
+    assert load.farewells
+    assert all(reply.startswith(FAREWELL) for reply in load.farewells)
+    load.check_box(live.directory / "maildir")
+    assert len(stored(live.directory / "maildir")) == len(load.promised)
+    assert "Traceback" not in live.log
+
+
+@pytest.mark.parametrize("kind", ["TCP", "unix"])
+def test_connections_that_come_during_the_drain(serve: Callable[..., Live], kind: str) -> None:
+    live = serve(binds=["smtp://127.0.0.1:0" if kind == "TCP" else "smtp+unix:{directory}/socket"])
+    with live.connect() as busy:
+        busy.begin()
+        live.send_signal(signal.SIGTERM)
+        live.wait_for_log("draining")
+        time.sleep(0.2)
+        for _ in range(5):
+            with Talk(live.address) as late:
+                assert late.banner.startswith(FAREWELL)
+                assert closed(late)
+        assert busy.content(b"x\r\n").startswith("250")
+        assert busy.reply().startswith(FAREWELL)
+    assert live.wait() == 0
+
+
+def test_each_session_by_what_it_is_at(serve: Callable[..., Live]) -> None:
+    live = serve(workers=2)
+    with (
+        live.connect() as idle,
+        live.connect(greet=False) as silent,
+        live.connect() as opened,
+        live.connect() as addressed,
+        live.connect() as sending,
+    ):
+        opened.ask("MAIL FROM:<a@c.example>")
+        addressed.begin()
+        sending.begin()
+        sending.ask("DATA")
+        sending.send(b"the first half\r\n")
+        live.send_signal(signal.SIGTERM)
+        for talk in (idle, silent):
+            assert talk.reply().startswith(FAREWELL)
+            assert closed(talk)
+            talk.close()
+        assert opened.ask("RCPT TO:<b@here.example>").startswith("250")
+        assert opened.ask("RSET").startswith("250")
+        assert opened.reply().startswith(FAREWELL)
+        opened.close()
+        assert addressed.content(b"addressed\r\n").startswith("250")
+        assert addressed.reply().startswith(FAREWELL)
+        addressed.close()
+        sending.send(b"the second half\r\n.\r\n")
+        assert sending.reply().startswith("250")
+        assert sending.reply().startswith(FAREWELL)
+        sending.close()
+        assert live.wait() == 0
+    assert len(stored(live.directory / "maildir")) == 2
+
+
+def test_a_pipelined_transaction_may_finish(serve: Callable[..., Live]) -> None:
+    live = serve(code=SLOW)
+    with live.connect() as talk:
+        one = "MAIL FROM:<a@c.example>\r\nRCPT TO:<b@c.example>\r\nDATA\r\n{}\r\n.\r\n"
+        talk.send(one.format("first") + one.format("second"))
+        assert [talk.reply()[:3] for _ in range(3)] == ["250", "250", "354"]
+        live.send_signal(signal.SIGTERM)
+        assert talk.reply().startswith("250")
+        # What was not begun is not begun any more: the client sees no reply but the farewell, and sends it again.
+        assert talk.reply().startswith(FAREWELL)
+        assert closed(talk)
+    assert live.wait() == 0
+    assert (live.directory / "done").read_bytes() == b"first\r\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_a_handler_at_work_is_waited_for(serve: Callable[..., Live], number: int) -> None:
+    live = serve(code=SLOW, binds=["smtp://127.0.0.1:0", "smtp+unix:{directory}/socket"])
+    with live.connect() as talk:
+        talk.begin()
+        talk.ask("DATA")
+        talk.send(b"precious\r\n.\r\n")
+        time.sleep(0.3)
+        live.send_signal(number)
+        assert talk.reply() == "250 2.0.0 stored at last"
+        assert talk.reply().startswith(FAREWELL)
+        assert closed(talk)
+    assert live.wait() == 0
+    assert (live.directory / "done").read_bytes() == b"precious\r\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_a_quick_stop(serve: Callable[..., Live], number: int) -> None:
+    live = serve(workers=2)
+    with live.connect() as idle, live.connect() as opened, live.connect() as sending:
+        opened.begin()
+        sending.begin()
+        sending.ask("DATA")
+        sending.send(b"half\r\n")
+        began = time.monotonic()
+        live.send_signal(number)
+        for talk in (idle, opened, sending):
+            assert talk.reply().startswith(FAREWELL)
+            assert closed(talk)
+            talk.close()
+        assert live.wait() == 0
+        assert time.monotonic() - began < 10
+    assert stored(live.directory / "maildir") == []
+
+
+SLOW_RCPT = """\
+import gevent
+from gsmtp import Handler
+class Inbox(Handler):
+    def on_rcpt(self, envelope, recipient): gevent.sleep(1)
+    def on_message(self, envelope, message): pass
+"""
+
+
+def test_a_quick_stop_amid_a_hook(serve: Callable[..., Live]) -> None:
+    live = serve(code=SLOW_RCPT)
+    with live.connect() as talk:
+        talk.send("MAIL FROM:<a@c.example>\r\nRCPT TO:<b@c.example>\r\n")
+        time.sleep(0.3)
+        live.send_signal(signal.SIGINT)
+        assert [talk.reply()[:3] for _ in range(2)] == ["250", "250"]
+        assert talk.reply().startswith(FAREWELL)
+        assert closed(talk)
+    assert live.wait() == 0
+
+
+def test_a_second_term_is_a_quick_stop(serve: Callable[..., Live]) -> None:
+    live = serve()
+    with live.connect() as opened:
+        opened.begin()
+        live.send_signal(signal.SIGTERM)
+        live.wait_for_log("draining")
+        live.send_signal(signal.SIGTERM)
+        assert opened.reply().startswith(FAREWELL)
+    assert live.wait() == 0
+
+
+LIMITS = {
+    "transaction": {"drain_transaction": 1},
+    "silence": {"drain_silence": 1},
+    "content": {"drain_content": 2, "drain_silence": 1},
+}
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_limits(serve: Callable[..., Live], limit: str) -> None:
+    live = serve(**LIMITS[limit])
+    with live.connect() as talk:
+        talk.begin()
+        if limit != "transaction":
+            assert talk.ask("DATA").startswith("354")
+            talk.send(b"half a ")
+        began = time.monotonic()
+        live.send_signal(signal.SIGTERM)
+        if limit == "content":
+            talk.socket.settimeout(0.2)
+            said = b""
+            while not said:
+                try:
+                    said = talk.socket.recv(1000)
+                except TimeoutError:
+                    talk.send(b"x")
+                assert time.monotonic() - began < 15
+            assert time.monotonic() - began > 1.5
+            assert said.startswith(FAREWELL.encode())
+        else:
+            assert talk.reply().startswith(FAREWELL)
+            assert closed(talk)
+        talk.close()
+        assert live.wait() == 0
+    assert stored(live.directory / "maildir") == []
+
+
+def test_the_worker_ends_in_any_case(serve: Callable[..., Live]) -> None:
+    live = serve(code=SLOW.replace("gevent.sleep(1.5)", "gevent.sleep(60)"), drain_timeout=2)
+    with live.connect() as talk:
+        talk.begin()
+        talk.ask("DATA")
+        talk.send(b"x\r\n.\r\n")
+        time.sleep(0.3)
+        assert live.stop() == 0
+        live.wait_for_log("1 sessions cut off")
+
+
+def test_the_port_is_free_at_once(serve: Callable[..., Live]) -> None:
+    live = serve()
+    host, _, port = live.address.rpartition(":")
+    with live.connect():
+        assert live.stop() == 0
+    again = serve(binds=[f"smtp://{host}:{port}"])
+    with dial(again.address) as sock:
+        assert sock.recv(100).startswith(b"220")

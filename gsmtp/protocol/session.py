@@ -101,6 +101,7 @@ class ServerSession:
         "_idle",
         "_lines",
         "_new_id",
+        "_offer",
         "_options",
         "_out",
         "_overshoot",
@@ -283,12 +284,13 @@ class ServerSession:
             return
         self._drop_envelope()
         extensions = self._extensions
+        self._offer = offer = extensions.offer(self.session)
         esmtp = verb == "EHLO"
         if verb.lower() in self._asks:
-            event = Helo(domain, esmtp, list(extensions.offer(self.session).lines) if esmtp else [])
+            event = Helo(domain, esmtp, list(offer.lines) if esmtp else [])
             self._ask(verb.lower(), event, extensions.helo, self._helo_decided)
         else:
-            self._greet(domain, esmtp, extensions.offer(self.session).ehlo if esmtp else extensions.helo)
+            self._greet(domain, esmtp, offer.ehlo if esmtp else extensions.helo)
 
     def _helo_decided(self, event: Helo, reply: Reply) -> None:
         if reply.accepted:
@@ -312,7 +314,7 @@ class ServerSession:
             return
         try:
             mailbox, rest = parse_path(argument[5:], null=True, lenient=options.lenient_addresses)
-            parameters = self._extensions.mail_parameters(rest, self.session) if rest else {}
+            parameters = self._offer.mail_parameters(rest) if rest else {}
         except AddressError as error:
             self._refuse(verb, Reply(501, "5.1.7", f"Bad sender address: {error}"))
             return
@@ -346,7 +348,7 @@ class ServerSession:
             return
         try:
             mailbox, rest = parse_path(argument[3:], lenient=options.lenient_addresses)
-            parameters = self._extensions.rcpt_parameters(rest, self.session) if rest else {}
+            parameters = self._offer.rcpt_parameters(rest) if rest else {}
         except AddressError as error:
             self._refuse(verb, Reply(501, "5.1.3", f"Bad recipient address: {error}"))
             return
@@ -375,7 +377,9 @@ class ServerSession:
         if argument:
             self._refuse(verb, replies.NO_ARGUMENT)
             return
-        if self._binary:
+        envelope = self.envelope
+        assert envelope is not None
+        if envelope.parameters.get("BODY") == "BINARYMIME":
             self._refuse(verb, replies.BINARY_NEEDS_BDAT)
             return
         options = self._options
@@ -417,11 +421,6 @@ class ServerSession:
 
     # The same by BDAT
 
-    @property
-    def _binary(self) -> bool:
-        envelope = self.envelope
-        return envelope is not None and envelope.parameters.get("BODY") == "BINARYMIME"
-
     def _lose_place(self, verb: bytes) -> None:
         """After a refusal: end the session when the line was a BDAT. How many octets follow it is not known, and none
         of them may become a command."""
@@ -445,7 +444,7 @@ class ServerSession:
             # RFC 3030 2 wants CRLF alone in text that comes by BDAT, and what is refused after DATA would only come
             # this way: so allow_bare_newlines holds here too, but for content that was declared binary.
             newlines, max_line = options.allow_bare_newlines, options.max_content_line_length
-            if self._binary:
+            if self.envelope is not None and self.envelope.parameters.get("BODY") == "BINARYMIME":
                 newlines, max_line = "accept", 0
             chunks = self._chunks = ChunkReader(newlines, options.max_message_size, max_line)
         chunks.begin(size, last)
@@ -461,9 +460,10 @@ class ServerSession:
         self.state = _CHUNK
 
     def _bdat_refusal(self, sound: bool) -> Reply | None:
-        if "CHUNKING" not in self._extensions.offer(self.session).keywords:
-            return replies.NO_CHUNKING
-        return _NO_BDAT.get(self.state) or (None if sound else replies.BDAT_SYNTAX)
+        refusal = _NO_BDAT.get(self.state)
+        if refusal is None and "CHUNKING" not in self._offer.keywords:
+            refusal = replies.NO_CHUNKING
+        return refusal or (None if sound else replies.BDAT_SYNTAX)
 
     def _refuse_chunks(self, reply: Reply) -> None:
         """The transaction has failed; `reply` is said at the end of this chunk, and of those that follow it."""

@@ -28,6 +28,7 @@ setup(
             "ruff>=0.6",
             "mypy>=1.10",
             "types-psutil>=5.9",
+            "scramp>=1.4",
         ],
         "benchmark": ["aiosmtpd>=1.4.6", "uvloop>=0.19"],
     },

@@ -53,7 +53,7 @@ class Listen:
     max_message_size: int = _setting(36_700_160, "octets, 0 for no limit; 35 MiB take an attachment of 25 MB in base64")
     max_recipients: int = _setting(1000, "per message; RFC 5321 wants at least 100", 100)
     max_recipient_overshoot: int = _setting(1000, "recipients refused with 452 in one message before 421")
-    max_line_length: int = _setting(4096, "octets of a command; RFC 5321 wants 512, extensions add to it", 512)
+    max_line_length: int = _setting(12_290, "octets of a command; RFC 5321 wants 512, RFC 4954 12288 for AUTH", 512)
     max_content_line_length: int = _setting(0, "octets of a line of a message, 0 for no limit; RFC 5321 says 1000")
     max_errors: int = _setting(20, "refused commands between two accepted messages before 421, 0 for no limit")
     max_idle_commands: int = _setting(100, "commands that bring no mail between two messages, 0 for no limit")

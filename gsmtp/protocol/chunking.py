@@ -75,7 +75,7 @@ class Chunking(Transaction):
             # RFC 3030 2 wants CRLF alone in text that comes by BDAT, and what is refused after DATA would only come
             # this way: so allow_bare_newlines holds here too, but for content that was declared binary.
             newlines, max_line = options.allow_bare_newlines, options.max_content_line_length
-            if self._binary:
+            if self.envelope is not None and self.envelope.parameters.get("BODY") == "BINARYMIME":
                 newlines, max_line = "accept", 0
             chunks = self._chunks = ChunkReader(newlines, options.max_message_size, max_line)
         chunks.begin(size, last)
@@ -91,9 +91,10 @@ class Chunking(Transaction):
         self.state = states.CHUNK
 
     def _bdat_refusal(self, sound: bool) -> Reply | None:
-        if "CHUNKING" not in self._extensions.offer(self.session).keywords:
-            return replies.NO_CHUNKING
-        return _NO_BDAT.get(self.state) or (None if sound else replies.BDAT_SYNTAX)
+        refusal = _NO_BDAT.get(self.state)
+        if refusal is None and "CHUNKING" not in self._offer.keywords:
+            refusal = replies.NO_CHUNKING
+        return refusal or (None if sound else replies.BDAT_SYNTAX)
 
     def _refuse_chunks(self, reply: Reply) -> None:
         """The transaction has failed; `reply` is said at the end of this chunk, and of those that follow it."""

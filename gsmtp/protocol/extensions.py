@@ -48,8 +48,8 @@ class Extension:
     """`keyword`, and what it brings; parameter names in capitals. ValueError for a name that is none.
 
     `announce` gives what follows the keyword in EHLO's reply, "" for nothing, None to leave the extension out on this
-    listener. `when` says whether this session has it now; asked at each EHLO and each MAIL or RCPT with parameters,
-    so it must be quick. `needs`: keywords without which it is left out. `optional`: see the head of this file.
+    listener. `when` says whether this session has it; it is asked at HELO and EHLO, so what MAIL may carry is what was
+    announced last. `needs`: keywords without which it is left out. `optional`: see the head of this file.
     """
 
     keyword: str
@@ -149,20 +149,47 @@ _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e\u00
 class Offer:
     """What a session has now: `lines` are those of EHLO's reply after the first, `ehlo` that reply."""
 
-    __slots__ = ("ehlo", "keywords", "lines", "mail", "rcpt")
+    __slots__ = ("_mail", "_options", "_rcpt", "ehlo", "keywords", "lines")
 
     def __init__(self, options: Options, extensions: Iterable[tuple[Extension, str]]) -> None:
         self.lines: tuple[str, ...] = ()
-        self.mail: dict[str, Parser] = {}
-        self.rcpt: dict[str, Parser] = {}
+        self._options = options
+        self._mail: dict[str, Parser] = {}
+        self._rcpt: dict[str, Parser] = {}
         self.keywords: frozenset[str] = frozenset()
         for extension, said in extensions:
             self.lines += (f"{extension.keyword} {said}".rstrip(),)
             self.keywords |= {extension.keyword}
-            self.mail.update(extension.mail)
-            self.rcpt.update(extension.rcpt)
+            self._mail.update(extension.mail)
+            self._rcpt.update(extension.rcpt)
         # RFC 2034 4: no enhanced code in the reply to HELO and EHLO.
         self.ehlo = Reply(250, "", "\n".join((options.hostname, *self.lines)))
+
+    def mail_parameters(self, text: str) -> dict[str, Any]:
+        """MAIL's parameters, typed. Raises ParameterError."""
+        return self._parse(text, self._mail) if text else {}
+
+    def rcpt_parameters(self, text: str) -> dict[str, Any]:
+        """RCPT's parameters, typed. Raises ParameterError."""
+        return self._parse(text, self._rcpt) if text else {}
+
+    def _parse(self, text: str, parsers: Mapping[str, Parser]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        # str.split would part them at control characters and at Unicode's white space too.
+        for word in text.replace("\t", " ").split(" "):
+            if not word:
+                continue
+            match = _PARAMETER.fullmatch(word)
+            if match is None:
+                raise ParameterError(501, "5.5.4", "Bad parameter syntax")
+            keyword = match[1].upper()
+            parser = parsers.get(keyword)
+            if parser is None:
+                raise ParameterError(555, "5.5.4", f"Parameter {keyword[:40]} not recognized or not implemented")
+            if keyword in values:
+                raise ParameterError(501, "5.5.4", f"Parameter {keyword} given twice")
+            values[keyword] = parser(match[2], self._options)
+        return values
 
 
 class ExtensionSet:
@@ -196,32 +223,6 @@ class ExtensionSet:
             now = [pair for pair in self._extensions if pair[0].when is None or next(holds)]
             offer = self._offers[state] = Offer(options, now)
         return offer
-
-    def mail_parameters(self, text: str, session: Session) -> dict[str, Any]:
-        """MAIL's parameters, typed. Raises ParameterError."""
-        return self._parse(text, self.offer(session).mail) if text else {}
-
-    def rcpt_parameters(self, text: str, session: Session) -> dict[str, Any]:
-        """RCPT's parameters, typed. Raises ParameterError."""
-        return self._parse(text, self.offer(session).rcpt) if text else {}
-
-    def _parse(self, text: str, parsers: Mapping[str, Parser]) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        # str.split would part them at control characters and at Unicode's white space too.
-        for word in text.replace("\t", " ").split(" "):
-            if not word:
-                continue
-            match = _PARAMETER.fullmatch(word)
-            if match is None:
-                raise ParameterError(501, "5.5.4", "Bad parameter syntax")
-            keyword = match[1].upper()
-            parser = parsers.get(keyword)
-            if parser is None:
-                raise ParameterError(555, "5.5.4", f"Parameter {keyword[:40]} not recognized or not implemented")
-            if keyword in values:
-                raise ParameterError(501, "5.5.4", f"Parameter {keyword} given twice")
-            values[keyword] = parser(match[2], self._options)
-        return values
 
 
 def _chosen(

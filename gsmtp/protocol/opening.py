@@ -8,6 +8,7 @@ from gsmtp.protocol import authentication, replies, sasl, states
 from gsmtp.protocol.authentication import Authentication
 from gsmtp.protocol.engine import Engine
 from gsmtp.protocol.events import Authenticated, AuthFailed, AuthQuestion, Connected, Helo, StartTls
+from gsmtp.protocol.extensions import Offer
 from gsmtp.protocol.framing import LineFault
 from gsmtp.reply import Reply
 
@@ -15,12 +16,13 @@ from gsmtp.reply import Reply
 class Opening(Engine):
     """Up to the state READY, and back to FRESH by STARTTLS."""
 
-    __slots__ = ("_auth", "_auth_failures")
+    __slots__ = ("_auth", "_auth_failures", "_offer")
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._auth: Authentication | None = None
         self._auth_failures = 0
+        self._offer: Offer  # of the last HELO or EHLO
 
     def _connected(self, event: Connected, reply: Reply) -> None:
         self._say(reply)
@@ -41,13 +43,14 @@ class Opening(Engine):
             return
         self._drop_envelope()
         extensions = self._extensions
+        self._offer = offer = extensions.offer(self.session)
         esmtp = verb != "HELO"
         asked = "ehlo" if esmtp else "helo"
         if asked in self._asks:
-            event = Helo(domain, esmtp, list(extensions.offer(self.session).lines) if esmtp else [])
+            event = Helo(domain, esmtp, list(offer.lines) if esmtp else [])
             self._ask(asked, event, extensions.helo, self._helo_decided)
         else:
-            self._greet(domain, esmtp, extensions.offer(self.session).ehlo if esmtp else extensions.helo)
+            self._greet(domain, esmtp, offer.ehlo if esmtp else extensions.helo)
 
     def _helo_decided(self, event: Helo, reply: Reply) -> None:
         if reply.accepted:
@@ -162,13 +165,20 @@ class Opening(Engine):
     def answer_question(self, event: AuthQuestion, value: object, refusal: Reply | None = None) -> None:
         """What the handler says: `value` as the question wants it, or a refusal with a reply of its own.
 
-        RuntimeError when it is not this question that waits.
+        RuntimeError when it is not this question that waits. TypeError when the value is not of the kind asked for; it
+        waits on, then, for a refusal.
         """
-        if self._pending is None or self._pending[0] is not event or self._auth is None:
+        pending = self._pending
+        if pending is None or pending[0] is not event or self._auth is None:
             raise RuntimeError(f"{event!r} does not wait for an answer")
         self._pending = None
         if refusal is None:
-            self._auth_step(self._auth.answer(value))
+            try:
+                step = self._auth.answer(value)
+            except TypeError:
+                self._pending = pending
+                raise
+            self._auth_step(step)
         else:
             self._auth.close()
             self._auth_failed(refusal, "refused by the handler")

@@ -17,7 +17,7 @@ class Options:
     max_message_size: int = 36_700_160
     max_recipients: int = 1000
     max_recipient_overshoot: int = 1000
-    max_line_length: int = 4096
+    max_line_length: int = 12_290
     max_content_line_length: int = 0
     max_errors: int = 20
     max_idle_commands: int = 100

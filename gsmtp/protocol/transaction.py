@@ -31,7 +31,7 @@ class Transaction(Opening):
             return
         try:
             mailbox, rest = parse_path(argument[5:], null=True, lenient=options.lenient_addresses)
-            parameters = self._extensions.mail_parameters(rest, self.session) if rest else {}
+            parameters = self._offer.mail_parameters(rest) if rest else {}
         except AddressError as error:
             self._refuse(verb, Reply(501, "5.1.7", f"Bad sender address: {error}"))
             return
@@ -64,7 +64,7 @@ class Transaction(Opening):
             return
         try:
             mailbox, rest = parse_path(argument[3:], lenient=options.lenient_addresses)
-            parameters = self._extensions.rcpt_parameters(rest, self.session) if rest else {}
+            parameters = self._offer.rcpt_parameters(rest) if rest else {}
         except AddressError as error:
             self._refuse(verb, Reply(501, "5.1.3", f"Bad recipient address: {error}"))
             return
@@ -93,11 +93,11 @@ class Transaction(Opening):
         if argument:
             self._refuse(verb, replies.NO_ARGUMENT)
             return
-        if self._binary:
-            self._refuse(verb, replies.BINARY_NEEDS_BDAT)
-            return
         options = self._options
         assert self.envelope is not None
+        if self.envelope.parameters.get("BODY") == "BINARYMIME":
+            self._refuse(verb, replies.BINARY_NEEDS_BDAT)
+            return
         if not self.envelope.recipients:
             self._refuse(verb, replies.LMTP_NO_RECIPIENTS if options.lmtp else replies.NO_RECIPIENTS)
             return
@@ -149,8 +149,3 @@ class Transaction(Opening):
         elif not self._idles(verb):
             self._drop_envelope()
             self._say(replies.OK)
-
-    @property
-    def _binary(self) -> bool:
-        envelope = self.envelope
-        return envelope is not None and envelope.parameters.get("BODY") == "BINARYMIME"

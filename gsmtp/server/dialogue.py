@@ -35,7 +35,7 @@ class Line(Protocol):
     def tell(self, hook: Hook, *arguments: Any) -> None:
         """Call a hook whose word decides nothing, under its deadline; a failure is logged."""
 
-    def flush(self) -> None:
+    def flush(self) -> bool:
         """Send what is to be sent. Raises ConnectionLost."""
 
     def fill(self) -> None:
@@ -169,8 +169,8 @@ class Dialogue:
         try:
             self.protocol.answer_question(event, check.value, check.refusal)
         except TypeError as error:
-            refusal = hooks.failure("check_password", session.id, error, session)
-            self.protocol.shut_down(Reply(421, "4.7.0", refusal.text))
+            # Anything but what was asked for lets nobody in: a coroutine, say, would be true.
+            self.protocol.answer_question(event, None, hooks.failure("check_password", session.id, error, session))
         if check.close:
             self.protocol.shut_down(None)
 

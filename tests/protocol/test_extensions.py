@@ -33,7 +33,7 @@ def test_no_limit_is_announced_as_zero() -> None:
     """RFC 1870 4: zero says that there is no fixed maximum."""
     found = make(max_message_size=0)
     assert "SIZE 0" in found.offer(CLIENT).lines
-    assert found.mail_parameters("SIZE=99999999999999999999", CLIENT) == {"SIZE": 99999999999999999999}
+    assert found.offer(CLIENT).mail_parameters("SIZE=99999999999999999999") == {"SIZE": 99999999999999999999}
 
 
 def test_everything_can_be_hidden() -> None:
@@ -42,7 +42,7 @@ def test_everything_can_be_hidden() -> None:
     assert found.offer(CLIENT).ehlo.encode() == b"250 mx.example.org\r\n"
     for text in ("SIZE=5", "BODY=7BIT", "SMTPUTF8"):
         with pytest.raises(ParameterError) as error:
-            found.mail_parameters(text, CLIENT)
+            found.offer(CLIENT).mail_parameters(text)
         assert error.value.reply.code == 555
 
 
@@ -58,7 +58,7 @@ def test_everything_can_be_hidden() -> None:
     ],
 )
 def test_typed(text: str, values: dict[str, Any]) -> None:
-    assert make().mail_parameters(text, CLIENT) == values
+    assert make().offer(CLIENT).mail_parameters(text) == values
 
 
 @pytest.mark.parametrize(
@@ -76,13 +76,13 @@ def test_typed(text: str, values: dict[str, Any]) -> None:
 def test_refused(text: str, code: int) -> None:
     """No parameter, however malformed, may crash or go without a reply."""
     with pytest.raises(ParameterError) as error:
-        make().mail_parameters(text, CLIENT)
+        make().offer(CLIENT).mail_parameters(text)
     assert error.value.reply.code == code
 
 
 def test_mail_parameters_are_none_for_rcpt() -> None:
     with pytest.raises(ParameterError) as error:
-        make().rcpt_parameters("SIZE=5", CLIENT)
+        make().offer(CLIENT).rcpt_parameters("SIZE=5")
     assert error.value.reply.code == 555
 
 
@@ -91,13 +91,13 @@ def test_an_extension_is_an_entry() -> None:
     assert ExtensionSet(Options(hostname="h"), [own]).offer(CLIENT).lines == ()
     found = ExtensionSet(Options(hostname="h", max_errors=0), [*EXTENSIONS, own])
     assert found.offer(CLIENT).lines[-1] == "XCOLOR red"
-    assert found.rcpt_parameters(["hue=Dark", "HUE2=1"][0], CLIENT) == {"HUE": "Dark"}
+    assert found.offer(CLIENT).rcpt_parameters(["hue=Dark", "HUE2=1"][0]) == {"HUE": "Dark"}
 
 
 @given(st.text(st.sampled_from("SIZEsize=BODY8TMUF ıſ\t\0\x0b\x85\u00a0\u20031-")))
 def test_parsed_or_refused_in_ascii(text: str) -> None:
     try:
-        values = make().mail_parameters(text, CLIENT)
+        values = make().offer(CLIENT).mail_parameters(text)
     except ParameterError as error:
         assert error.reply.code in (501, 552, 555)
         error.reply.encode().decode("ascii")

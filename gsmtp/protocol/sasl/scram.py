@@ -199,7 +199,11 @@ def scram_client(context: ClientContext, *, plus: bool = False, nonce: str | Non
     iterations = int(first["iterations"])
     if not ITERATIONS <= iterations <= MAX_ITERATIONS:
         raise SaslError(f"the server asks for {iterations} iterations")
-    client_key, server_key = derive_keys(password, decode(first["salt"]), iterations)
+    try:
+        salt = decode(first["salt"])
+    except ValueError:
+        raise SaslError("the server's salt is not base64") from None
+    client_key, server_key = derive_keys(password, salt, iterations)
     unproven = f"c={encode(gs2.encode() + binding)},r={first['nonce']}"
     signed = f"{bare},{server_first},{unproven}".encode()
     stored_key = hashlib.sha256(client_key).digest()

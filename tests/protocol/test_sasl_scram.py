@@ -35,6 +35,7 @@ SALT = b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
 FIRST = f"n,,n=user,r={NONCE}".encode()
 FINAL = f"c=biws,r={NONCE}{SERVER_NONCE},p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=".encode()
 SIGNATURE = b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
+KEY = b"k" * 32
 STORED = Directory({"user": ScramCredentials.derive("pencil", salt=SALT)})
 
 
@@ -109,6 +110,16 @@ def test_scram_first_message_refused(first: bytes, wanted: object) -> None:
 )
 def test_scram_final_message_refused(final: bytes, wanted: object) -> None:
     assert reply(scram(FIRST, final)[0]) == wanted
+
+
+def test_scram_tells_the_log_what_was_wrong() -> None:
+    for final, why in (
+        (FINAL.replace(b"k0,", b"k1,"), "nonce"),
+        (FINAL.replace(b"c=biws", b"c=eSws"), "channel binding"),
+        (FINAL.replace(b"p=d", b"p=e"), "proof"),
+    ):
+        end = scram(FIRST, final)[0]
+        assert isinstance(end, Failure) and why in end.why
 
 
 def test_scram_ends_with_an_empty_response() -> None:
@@ -257,8 +268,9 @@ def test_scram_credentials_as_text() -> None:
     for bad in ("\u00ad", "", "\u0221"):  # the last is not assigned in Unicode 3.2
         with pytest.raises(ValueError):
             ScramCredentials.derive(bad)
-    with pytest.raises(ValueError):
-        ScramCredentials(b"salt", 4096, b"short", b"keys")
+    for fields in ((b"", 4096, KEY, KEY), (b"salt", 0, KEY, KEY), (b"s", 1, KEY[1:], KEY), (b"s", 1, KEY, KEY[1:])):
+        with pytest.raises(ValueError):
+            ScramCredentials(*fields)
 
 
 def test_a_context_that_would_be_unsafe_cannot_be_made() -> None:

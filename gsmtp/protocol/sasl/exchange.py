@@ -223,10 +223,13 @@ def decode(text: str | bytes) -> bytes:
     if len(text) > MAX_LINE:
         raise ValueError("longer than a line of an exchange may be")
     try:
-        return binascii.a2b_base64(text, strict_mode=True)
+        data = binascii.a2b_base64(text, strict_mode=True)
     except ValueError:
-        # Not chained: what is wrong in it may be a password.
         raise ValueError("not base64") from None
+    # RFC 4648 3.5: bits that are left over are zero, so that no two texts mean the same.
+    if binascii.b2a_base64(data, newline=False) != (text.encode() if isinstance(text, str) else text):
+        raise ValueError("not canonical base64")
+    return data
 
 
 def decode_initial(text: str | bytes) -> bytes:

@@ -29,6 +29,9 @@ from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from time import monotonic
 
+from workers.scoreboard import STATE, State
+from workers.worker import Worker
+
 _WAYS = 8
 _HEADER = 8
 _BUCKET = _WAYS + 3 * _WAYS
@@ -56,6 +59,22 @@ def _buckets(entries: int) -> int:
 
 def _part(buckets: int) -> int:
     return _HEADER + buckets * _BUCKET
+
+
+def table_of(worker: Worker, entries: int) -> SharedTable:
+    """The table in a worker's shared memory, for which the plan must have `table_size(plan.slots, entries)` octets.
+
+    ValueError when it has not.
+    """
+    if worker.shared is None:
+        raise ValueError("the plan has no shared memory")
+    board = worker.scoreboard
+
+    def serving() -> list[int]:
+        # Before it is READY a worker has no sessions, but perhaps not yet cleared what its slot's last one held.
+        return [number for number in range(board.slots) if board.row(number)[STATE] >= State.READY]
+
+    return SharedTable(worker.shared, worker.slot, board.slots, entries, serving)
 
 
 class SharedTable:

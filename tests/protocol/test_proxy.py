@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 
@@ -380,6 +381,8 @@ def test_what_cannot_be_encoded(header):
 # A real proxy
 
 HAPROXY = """
+global
+    ssl-default-bind-options ssl-min-ver TLSv1.2
 defaults
     mode tcp
     timeout connect 5s
@@ -391,54 +394,113 @@ frontend one
 backend all
     server only 127.0.0.1:{port} {option}
 """
+NEW_CERTIFICATE = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-sha256", "-subj", "/CN=client.example"]
+V2 = "send-proxy-v2 proxy-v2-options crc32c,unique-id,ssl,cert-cn,ssl-cipher,cert-sig,cert-key,authority"
 
 
-@pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not installed")
-@pytest.mark.parametrize(
-    ("option", "version"),
-    [
-        ("send-proxy", 1),
-        ("send-proxy-v2", 2),
-        ("send-proxy-v2-ssl-cn proxy-v2-options crc32c,unique-id,ssl,cert-cn,authority", 2),
-    ],
-)
-def test_haproxy(option, version, tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(20)
-        config = tmp_path / "haproxy.cfg"
+@pytest.fixture
+def through_haproxy(tmp_path):
+    """through_haproxy(server's options, bind's options, TLS of the client, a header of its own) -> what it tells."""
+    if shutil.which("haproxy") is None:
+        pytest.skip("haproxy is not installed")
+    processes = []
+
+    def run(option, bind="", context=None, first=None):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            front = f"127.0.0.1:{probe.getsockname()[1]}"
-        config.write_text(HAPROXY.format(bound=front, port=server.getsockname()[1], option=option))
-        process = subprocess.Popen(["haproxy", "-db", "-f", str(config)], stderr=subprocess.PIPE)
-        try:
+            front = probe.getsockname()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.settimeout(20)
+            bound = f"{front[0]}:{front[1]} {bind}"
+            config = tmp_path / "haproxy.cfg"
+            config.write_text(HAPROXY.format(bound=bound, port=server.getsockname()[1], option=option))
+            process = subprocess.Popen(["haproxy", "-db", "-f", str(config)], stderr=subprocess.PIPE)
+            processes.append(process)
             with _connected(front, process) as client:
-                client.sendall(TAIL)
+                if context is not None:
+                    client = context.wrap_socket(client, server_hostname="mx.example")
+                client.sendall((first.encode() if first else b"") + TAIL)
                 accepted, _ = server.accept()
-                with accepted:
+                with accepted, client:
                     accepted.settimeout(20)
                     reader, header = ProxyReader(), None
                     while header is None:
                         data = accepted.recv(1)
                         assert data, "closed within the header"
                         header = reader.feed(data)
-                assert header.version == version
-                assert header.source == client.getsockname()
-                assert header.destination == client.getpeername()
-                assert header.checksum is ("crc32c" in option)
-        finally:
-            process.kill()
-            process.wait()
-            process.stderr.close()
+                    assert accepted.recv(len(TAIL), socket.MSG_WAITALL) == TAIL
+                    assert header.source == (first.source if first else client.getsockname())
+                    assert header.destination == (first.destination if first else client.getpeername())
+                    return header
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.wait()
+        process.stderr.close()
 
 
 def _connected(address, process):
-    host, port = address.split(":")
     deadline = time.monotonic() + 20
     while True:
         try:
-            return socket.create_connection((host, int(port)), timeout=20)
+            return socket.create_connection(address, timeout=20)
         except ConnectionRefusedError:
             assert process.poll() is None, process.stderr.read()
             assert time.monotonic() < deadline
             time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("option", "version", "checksum"), [("send-proxy", 1, False), ("send-proxy-v2", 2, False), (V2, 2, True)]
+)
+def test_haproxy(through_haproxy, option, version, checksum):
+    header = through_haproxy(option)
+    assert (header.version, header.family, header.checksum) == (version, ProxyFamily.TCP4, checksum)
+    assert header.tls is None or not header.tls.active
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        ProxyHeader(1, family=ProxyFamily.TCP4, source=("192.0.2.1", 1), destination=("192.0.2.2", 25)),
+        ProxyHeader(1, family=ProxyFamily.TCP6, source=("2001:db8::1", 1, 0, 0), destination=("::1", 25, 0, 0)),
+        ProxyHeader(2, family=ProxyFamily.TCP6, source=("2001:db8::1", 1, 0, 0), destination=("::1", 25, 0, 0)),
+        ProxyHeader(
+            2,
+            family=ProxyFamily.TCP4,
+            source=("192.0.2.1", 1),
+            destination=("192.0.2.2", 25),
+            unique_id=b"id",
+            tls=ProxyTls(active=True, version="TLSv1.3"),
+            checksum=True,
+        ),
+    ],
+)
+def test_haproxy_understands_our_headers(through_haproxy, first):
+    """Also the checksum, which it verifies."""
+    assert through_haproxy(V2, "accept-proxy", None, first).family is first.family
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+@pytest.mark.parametrize("certificate", [True, False])
+def test_haproxy_tells_of_tls(through_haproxy, tmp_path, certificate):
+    pem, key, chain = tmp_path / "all.pem", tmp_path / "key.pem", tmp_path / "chain.pem"
+    subprocess.run(
+        [*NEW_CERTIFICATE, "-keyout", str(key), "-out", str(chain)],
+        check=True,
+        capture_output=True,
+    )
+    pem.write_bytes(chain.read_bytes() + key.read_bytes())
+    context = ssl.create_default_context(cafile=str(chain))
+    context.check_hostname = False
+    if certificate:
+        context.load_cert_chain(chain, key)
+    header = through_haproxy(V2, f"ssl crt {pem} ca-file {chain} verify optional", context)
+    tls = header.tls
+    assert header.authority == "mx.example"
+    assert tls.active and tls.verified is tls.certificate is certificate
+    assert tls.version.startswith("TLSv1.")
+    assert tls.common_name == ("client.example" if certificate else None)
+    assert (tls.signature, tls.key) == ("RSA-SHA256", "RSA2048")
+    assert tls.cipher and header.checksum

@@ -51,6 +51,7 @@ class Crew:
         board_fd: int,
         death_fd: int,
         status_fd: int,
+        shared_fd: int,
         checking: bool = False,
     ) -> None:
         self.plan = plan
@@ -62,13 +63,14 @@ class Crew:
             "board_fd": board_fd,
             "death_fd": death_fd,
             "status_fd": status_fd,
+            "shared_fd": shared_fd,
             "identity": identity,
             "checking": checking,
         }
         self._file = anonymous_file("plan")
         with open(self._file, "wb", closefd=False) as file:
             file.write(json.dumps(content).encode())
-        self._fds = [self._file, board_fd, death_fd, status_fd, *(fd for fd, _ in listeners)]
+        self._fds = [self._file, board_fd, death_fd, status_fd, shared_fd, *(fd for fd, _ in listeners)]
         self._fds += [fd for _, fd in self._files]
         self._environment = {
             "MALLOC_ARENA_MAX": "2",  # else each native thread has an arena, and fragments, of its own

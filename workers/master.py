@@ -27,7 +27,7 @@ from typing import Any
 
 from workers.child import Child, Crew, Identity, Phase, exit_status, how_ended, resolve_identity
 from workers.plan import Plan, PlanError
-from workers.scoreboard import Scoreboard, Slot, State
+from workers.scoreboard import Scoreboard, Slot, State, shared_file
 from workers.sockets import BoundListener, bind_all, close_all
 
 log = logging.getLogger("workers")
@@ -74,7 +74,8 @@ def check(plan: Plan) -> int:
     board = Scoreboard.create(plan.slots, plan.counters)
     death, alive = os.pipe()
     listeners = [(-1, listener.path or f"{listener.host}:{listener.port}") for listener in plan.listeners]
-    crew = Crew(plan, identity, listeners, board.fd, death, -1, checking=True)
+    shared = shared_file(plan.shared_memory)
+    crew = Crew(plan, identity, listeners, board.fd, death, -1, shared, checking=True)
     try:
         child = crew.start(0, 0)
         try:
@@ -88,8 +89,9 @@ def check(plan: Plan) -> int:
                 return exit_status(child.process.wait())
     finally:
         crew.close()
-        for fd in (death, alive, board.fd):
-            os.close(fd)
+        for fd in (death, alive, board.fd, shared):
+            if fd >= 0:
+                os.close(fd)
 
 
 @dataclass
@@ -137,7 +139,8 @@ class Master:
             os.set_blocking(fd, False)
         self._pipes = [self._death, self._alive, self._news, status_fd, self._signals, self._wakeup]
         listeners = [(item.socket.fileno(), item.address) for item in bound]
-        self._crew = Crew(plan, identity, listeners, self.board.fd, self._death, status_fd)
+        self._shared = shared_file(plan.shared_memory)
+        self._crew = Crew(plan, identity, listeners, self.board.fd, self._death, status_fd, self._shared)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._signals, selectors.EVENT_READ, self._take_signals)
         self._selector.register(self._news, selectors.EVENT_READ, lambda: self._drop(self._news))
@@ -163,8 +166,9 @@ class Master:
         finally:
             self._selector.close()
             self._crew.close()
-            for fd in (*self._pipes, self.board.fd):
-                os.close(fd)
+            for fd in (*self._pipes, self.board.fd, self._shared):
+                if fd >= 0:
+                    os.close(fd)
 
     def _hear(self) -> None:
         """Learn from the scoreboard what the workers have come to."""

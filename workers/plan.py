@@ -98,6 +98,8 @@ class Plan:
     workers        worker processes to keep. Default: one for each usable core, since the work is processor
                    time.
     counters       names of the service's own scoreboard columns (numbers).
+    shared_memory  octets of memory that all workers of the run share, zero at its start: `worker.shared`. It is
+                   the service's to lay out, outlives workers, and is gone with the master. 0 = none.
     max_sessions   open connections per worker; a full worker accepts no more until one ends, newcomers wait
                    in the backlog. 1000: with 64 KiB of buffers each that is 64 MiB, and fits the usual 1024
                    descriptors.
@@ -127,6 +129,7 @@ class Plan:
     listeners: tuple[Listener, ...] = ()
     workers: int = field(default_factory=usable_cores)
     counters: tuple[str, ...] = ()
+    shared_memory: int = 0
     max_sessions: int = 1000
     heartbeat: float = 0.5
     stale_after: float = 2.0
@@ -152,6 +155,8 @@ class Plan:
         for name in ("workers", "max_sessions"):
             if getattr(self, name) < 1:
                 raise PlanError(f"{name} must be at least 1")
+        if self.shared_memory < 0:
+            raise PlanError("shared_memory must not be negative")
         for item in fields(self):
             value = getattr(self, item.name)
             if isinstance(value, float) and not (0 <= value < math.inf):

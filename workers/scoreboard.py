@@ -63,6 +63,15 @@ def anonymous_file(name: str) -> int:
         return os.dup(file.fileno())
 
 
+def shared_file(size: int) -> int:
+    """A descriptor of a new file in memory, `size` octets of zero; -1 for none of them."""
+    if not size:
+        return -1
+    fd = anonymous_file("shared")
+    os.ftruncate(fd, size)
+    return fd
+
+
 class Scoreboard:
     """The shared rows. The master makes it with `create`, a worker opens the inherited descriptor."""
 

@@ -16,6 +16,7 @@ import contextlib
 import faulthandler
 import json
 import logging
+import mmap
 import os
 import resource
 import signal
@@ -71,8 +72,9 @@ class Mission:
 
     listeners  (descriptor, address) of each listener in the plan; descriptor -1 in a check, where nothing
                is bound.
-    files      (path, descriptor) of each file that the plan names.
-    identity   (uid, gid, groups) or None.
+        files      (path, descriptor) of each file that the plan names.
+        shared_fd  the memory that workers share, -1 for none.
+        identity   (uid, gid, groups) or None.
     checking   end after the factory.
     """
 
@@ -82,6 +84,7 @@ class Mission:
     board_fd: int
     death_fd: int
     status_fd: int
+    shared_fd: int
     identity: tuple[int, int, tuple[int, ...]] | None
     checking: bool
 
@@ -98,6 +101,7 @@ class Mission:
             board_fd=content["board_fd"],
             death_fd=content["death_fd"],
             status_fd=content["status_fd"],
+            shared_fd=content["shared_fd"],
             identity=identity and (identity[0], identity[1], tuple(identity[2])),
             checking=content["checking"],
         )
@@ -112,6 +116,8 @@ class Worker:
     counters          the service's own cells on the scoreboard, in plan order: `worker.counters[0] += 1`.
     listeners         names and real addresses, in plan order.
     scoreboard        the whole board, to read.
+    shared            the memory that all workers of the run have in common (`Plan.shared_memory`), or None. What a
+                      slot's earlier workers wrote is still there.
     checking          whether this is only a check: nothing will be served after the factory.
     """
 
@@ -127,6 +133,10 @@ class Worker:
             for listener, (_, address) in zip(mission.plan.listeners, mission.listeners, strict=True)
         )
         self.scoreboard = Scoreboard(mission.board_fd, mission.plan.slots, mission.plan.counters)
+        self.shared: mmap.mmap | None = None
+        if mission.shared_fd >= 0:
+            self.shared = mmap.mmap(mission.shared_fd, mission.plan.shared_memory)
+            os.close(mission.shared_fd)  # the mapping has a descriptor of its own
         self._row = self.scoreboard.row(slot)
         self.counters = self._row[COUNTERS : COUNTERS + len(mission.plan.counters)]
         self._mission = mission

@@ -65,6 +65,12 @@ class Service:
             return json.dumps([{**asdict(slot), "state": slot.state.name} for slot in slots])
         if command == "totals":
             return json.dumps(self.worker.scoreboard.totals())
+        if command == "shared":
+            shared = self.worker.shared
+            if shared is None:
+                return "none"
+            shared[self.worker.slot] += 1
+            return json.dumps([len(shared), *shared[:4]])
         if command == "facts":
             return json.dumps(self.facts(sock))
         if command.startswith("block "):

@@ -32,6 +32,7 @@ def test_json_gives_an_equal_plan():
         {"factory": "a/b:c"},
         {"workers": 0},
         {"max_sessions": 0},
+        {"shared_memory": -1},
         {"heartbeat": 0.0},
         {"drain_timeout": -1.0},
         {"drain_timeout": float("nan")},

@@ -72,6 +72,26 @@ def test_totals_survive_the_workers(start):
     assert json.loads(ask(server, "totals")) == {"accepted": 2, "greeted": 2}
 
 
+def test_shared_memory_is_one_for_all_and_outlives_them(start):
+    server = start(plan(workers=2, shared_memory=5000)).settled()
+    clients = [server.connect() for _ in range(6)]
+    told = [json.loads(client.ask("shared")) for client in clients]
+    assert told[-1] == [5000, *(sum(client.slot == slot for client in clients) for slot in range(4))]
+    assert told[-1][1] and told[-1][2]
+    victim = next(client for client in clients if client.slot == 0)
+    survivor = next(client for client in clients if client.slot == 1)
+    os.kill(victim.pid, signal.SIGKILL)
+    wait_for(lambda: server.log.count(" ready after") == 3)
+    assert json.loads(survivor.ask("shared")) == [5000, told[-1][1], told[-1][2] + 1, 0, 0]
+    for client in clients:
+        client.close()
+
+
+def test_no_shared_memory_unless_wanted(start):
+    assert ask(start(plan(workers=1)).until_ready(), "shared") == "none"
+    assert start(plan(shared_memory=100), "check").ended() == 0
+
+
 def test_the_beat_stops_while_the_loop_is_blocked(start):
     server = start(plan(workers=2)).settled()
     clients = [server.connect() for _ in range(6)]

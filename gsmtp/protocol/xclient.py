@@ -1,0 +1,240 @@
+"""XCLIENT and XFORWARD (Postfix's XCLIENT_README and XFORWARD_README): what a trusted peer says of its client.
+
+This file turns the argument of either command into `ClientAttributes`, or an `XclientError` with the reply to give.
+It must not know who may send them nor whether a transaction is open: those are the session's to refuse, with
+`NOT_ALLOWED` and `IN_TRANSACTION`. Weak: what a peer says is checked for form, not for truth.
+
+What XCLIENT does to a session that accepts it:
+
+- It is allowed at any time but within a transaction, even before EHLO. Whether the peer may is decided once, by the
+  address the connection has after a PROXY header and before any XCLIENT, since ADDR changes the address.
+- The attributes override the connection's own for the rest of it. A later XCLIENT replaces those it names and keeps
+  the others: `known = known.updated(new)`.
+- The session goes back to its very beginning. HELO, AUTH and what was decided at connect are forgotten; TLS stays,
+  because it cannot be switched off, so STARTTLS is not offered again. The connection is judged anew (limits, the
+  connect hook), and the answer is that decision: 220 and the greeting again, or the refusal. EHLO follows.
+- LOGIN is the user name of a login elsewhere, taken as if AUTH had been done; [UNAVAILABLE] takes it back. HELO and
+  PROTO are what the client said there; an EHLO that follows overrides them.
+
+XFORWARD changes records only (logs, trace fields), never access, and is answered by 250. The first one in a
+transaction's preamble starts from nothing known; those that follow add to it; all is forgotten at the end of the next
+transaction (RSET or the end of its content). ADDR [UNAVAILABLE] there means a message submitted at the peer itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from enum import Enum
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any, Literal
+
+from gsmtp.reply import Reply
+
+NOT_ALLOWED = Reply(550, "5.7.0", "Not allowed for this client")
+IN_TRANSACTION = Reply(503, "5.5.1", "Mail transaction in progress")
+FORWARDED = Reply(250, "2.0.0", "Ok")
+
+# XFORWARD_README, note 1, and XCLIENT_README, note 1
+_VALUE_LIMIT = 255
+_PROTOCOL_LIMIT = 64
+# RFC 3461 4: xtext = *( xchar / hexchar ); xchar = "!" to "~" but "+" and "="; hexchar = "+" 2(DIGIT / "A" to "F").
+# As Postfix, take a "=" and small digits too.
+_XTEXT = re.compile(r"(?:[\x21-\x2a\x2c-\x7e]|\+[0-9A-Fa-f]{2})+")
+_HEXCHAR = re.compile(rb"\+([0-9A-Fa-f]{2})")
+_NOT_XCHAR = re.compile(rb"[^\x21-\x2a\x2c-\x3c\x3e-\x7e]")
+# What Postfix replaces before a text may stand in a message header, and what is not visible ASCII.
+_UNSAFE = re.compile(r'[^\x21-\x7e]|[<>()\\";@]')
+_HOSTNAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*")
+_PORT = re.compile(r"[0-9]{1,5}")
+
+
+class Missing(Enum):
+    """Said to be not known: for good, or (a name that could not be looked up) for now."""
+
+    UNAVAILABLE = "[UNAVAILABLE]"
+    TEMPUNAVAIL = "[TEMPUNAVAIL]"
+
+
+UNAVAILABLE, TEMPUNAVAIL = Missing.UNAVAILABLE, Missing.TEMPUNAVAIL
+Unavailable = Literal[Missing.UNAVAILABLE]
+_MISSING: dict[str, Missing] = {missing.value: missing for missing in Missing}
+
+
+class XclientError(Exception):
+    """The command cannot be accepted; `reply` says why: 501 5.5.4."""
+
+    def __init__(self, text: str) -> None:
+        self.reply = Reply(501, "5.5.4", text)
+        super().__init__(str(self.reply))
+
+
+@dataclass(frozen=True, slots=True)
+class ClientAttributes:
+    """What one command, or all so far, have said. None: nothing; `UNAVAILABLE`: that it is not known.
+
+    `address` is an IPv4 or IPv6 address as text, without brackets, or with XFORWARD any other word; `proto` is SMTP
+    or ESMTP with XCLIENT, with XFORWARD any word; `ident` is the message's id at the peer, `source` LOCAL or REMOTE.
+    Of texts that may stand in trace fields, what is unsafe there has become "?".
+    """
+
+    name: str | Missing | None = None
+    address: str | Unavailable | None = None
+    port: int | Unavailable | None = None
+    proto: str | Unavailable | None = None
+    helo: str | Unavailable | None = None
+    login: str | Unavailable | None = None
+    destination_address: str | Unavailable | None = None
+    destination_port: int | Unavailable | None = None
+    ident: str | Unavailable | None = None
+    source: Literal["LOCAL", "REMOTE"] | Unavailable | None = None
+
+    def updated(self, later: ClientAttributes) -> ClientAttributes:
+        """These with what `later` says in place of what they said of that."""
+        values = {item.name: getattr(later, item.name) for item in fields(later)}
+        return replace(self, **{name: value for name, value in values.items() if value is not None})
+
+
+def _hostname(value: str) -> str:
+    if not _HOSTNAME.fullmatch(value):
+        raise ValueError
+    return value
+
+
+def _ip(value: str) -> str:
+    if value[:5].upper() != "IPV6:":
+        return str(IPv4Address(value))
+    address = IPv6Address(value[5:])
+    if address.scope_id is not None:
+        raise ValueError
+    # As accept() writes it, which Python before 3.13 does not.
+    return str(address) if address.ipv4_mapped is None else f"::ffff:{address.ipv4_mapped}"
+
+
+def _any_address(value: str) -> str:
+    try:
+        return _ip(value)
+    except ValueError:
+        return _safe(value)
+
+
+def _port(value: str) -> int:
+    if not _PORT.fullmatch(value) or int(value) > 65535:
+        raise ValueError
+    return int(value)
+
+
+def _safe(value: str) -> str:
+    return _UNSAFE.sub("?", value)
+
+
+def _smtp(value: str) -> str:
+    if value.upper() not in ("SMTP", "ESMTP"):
+        raise ValueError
+    return value.upper()
+
+
+def _any_protocol(value: str) -> str:
+    if len(value) > _PROTOCOL_LIMIT:
+        raise ValueError
+    return _safe(value)
+
+
+def _login(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError
+    return value
+
+
+def _source(value: str) -> str:
+    if value.upper() not in ("LOCAL", "REMOTE"):
+        raise ValueError
+    return value.upper()
+
+
+# For each attribute: the field, what reads its value (ValueError: bad), and what may stand in place of one.
+_Attribute = tuple[str, Callable[[str], Any], frozenset[Missing]]
+_GIVEN: frozenset[Missing] = frozenset()
+_KNOWN_OR_NOT = frozenset({UNAVAILABLE})
+_XCLIENT: dict[str, _Attribute] = {
+    "NAME": ("name", _hostname, frozenset(Missing)),
+    "ADDR": ("address", _ip, _KNOWN_OR_NOT),
+    "PORT": ("port", _port, _KNOWN_OR_NOT),
+    "PROTO": ("proto", _smtp, _GIVEN),
+    "HELO": ("helo", _safe, _KNOWN_OR_NOT),
+    "LOGIN": ("login", _login, _KNOWN_OR_NOT),
+    "DESTADDR": ("destination_address", _ip, _KNOWN_OR_NOT),
+    "DESTPORT": ("destination_port", _port, _KNOWN_OR_NOT),
+}
+_XFORWARD: dict[str, _Attribute] = {
+    "NAME": ("name", _safe, _KNOWN_OR_NOT),
+    "ADDR": ("address", _any_address, _KNOWN_OR_NOT),
+    "PORT": ("port", _port, _KNOWN_OR_NOT),
+    "PROTO": ("proto", _any_protocol, _KNOWN_OR_NOT),
+    "HELO": ("helo", _safe, _KNOWN_OR_NOT),
+    "IDENT": ("ident", _safe, _KNOWN_OR_NOT),
+    "SOURCE": ("source", _source, _KNOWN_OR_NOT),
+}
+# What EHLO announces after the keyword.
+XCLIENT_ATTRIBUTES = " ".join(_XCLIENT)
+XFORWARD_ATTRIBUTES = " ".join(_XFORWARD)
+
+
+def parse_xclient(argument: str) -> ClientAttributes:
+    """The argument of XCLIENT, what follows the verb and a space. Raises XclientError."""
+    return _parse("XCLIENT", argument, _XCLIENT)
+
+
+def parse_xforward(argument: str) -> ClientAttributes:
+    """The argument of XFORWARD. Raises XclientError."""
+    return _parse("XFORWARD", argument, _XFORWARD)
+
+
+def decode_xtext(text: str) -> str:
+    """The text that `text` is the xtext of. ValueError when it is none, or not of UTF-8."""
+    if not _XTEXT.fullmatch(text):
+        raise ValueError(f"not xtext: {text!r}")
+    if "+" not in text:
+        return text
+    return _HEXCHAR.sub(lambda match: bytes([int(match[1], 16)]), text.encode("ascii")).decode()
+
+
+def encode_xtext(text: str) -> str:
+    """`text` as xtext, for a client."""
+    return _NOT_XCHAR.sub(lambda match: b"+%02X" % match[0][0], text.encode()).decode("ascii")
+
+
+# xclient-command = XCLIENT 1*( SP attribute-name"="attribute-value )
+def _parse(verb: str, argument: str, attributes: dict[str, _Attribute]) -> ClientAttributes:
+    words = argument.split()
+    if not words:
+        raise XclientError(f"Syntax: {verb} attribute=value...")
+    values: dict[str, Any] = {}
+    for word in words:
+        keyword, equals, text = word.partition("=")
+        keyword = keyword.upper()
+        if not equals:
+            raise XclientError(f"Syntax: {verb} attribute=value...")
+        if keyword not in attributes:
+            raise XclientError(f"Attribute {keyword[:40]} not known")
+        field, read, missing = attributes[keyword]
+        if field in values:
+            raise XclientError(f"Attribute {keyword} given twice")
+        try:
+            values[field] = _value(text, read, missing)
+        except ValueError:
+            raise XclientError(f"Bad {keyword} syntax") from None
+    return ClientAttributes(**values)
+
+
+def _value(text: str, read: Callable[[str], Any], missing: frozenset[Missing]) -> Any:
+    decoded = decode_xtext(text)
+    if not 0 < len(decoded) <= _VALUE_LIMIT:
+        raise ValueError
+    word = _MISSING.get(decoded.upper())
+    if word is None:
+        return read(decoded)
+    if word not in missing:
+        raise ValueError
+    return word

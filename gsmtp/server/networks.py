@@ -1,0 +1,83 @@
+"""Sets of clients by address: trusted proxies, XCLIENT peers, who is exempt from limits.
+
+Promises: an address that came by IPv4 is matched by IPv4 networks however it is written (::ffff:192.0.2.1 is
+192.0.2.1), and what is no known address is in no set. The word "unix" stands for all clients of unix sockets. Weak:
+"::/0" has no IPv4 in it; everybody is ["0.0.0.0/0", "::/0", "unix"].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+
+UNIX = "unix"
+# Answers kept for addresses asked lately, because parsing one takes longer than all else here. 4096 take some 500 KiB.
+_REMEMBERED = 4096
+
+
+class Networks:
+    """`texts`: networks such as "192.0.2.0/24", single addresses, or "unix"; ValueError names what is none of them.
+
+    `address in networks` takes a socket address, its host alone, or a unix socket's path ("" unnamed).
+    """
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        self._texts = tuple(texts)
+        self._unix = False
+        # By version: (network as a number, mask as a number)
+        self._networks: dict[int, list[tuple[int, int]]] = {4: [], 6: []}
+        self._answers: dict[str, bool] = {}
+        for text in self._texts:
+            if text == UNIX:
+                self._unix = True
+                continue
+            try:
+                network = ip_network(text)
+            except ValueError as error:
+                raise ValueError(f"no network, address or {UNIX!r}: {error}") from None
+            if isinstance(network, IPv6Network) and network.prefixlen >= 96:
+                mapped = network.network_address.ipv4_mapped
+                if mapped is not None:
+                    network = ip_network((mapped, network.prefixlen - 96))
+            self._networks[network.version].append((int(network.network_address), int(network.netmask)))
+
+    def __bool__(self) -> bool:
+        """Whether anything can be in it."""
+        return bool(self._texts)
+
+    def __repr__(self) -> str:
+        return f"Networks({list(self._texts)!r})"
+
+    def __contains__(self, address: object) -> bool:
+        if isinstance(address, tuple):
+            host = address[0] if address else None
+        elif isinstance(address, str | bytes) and address[:1] in ("", "/", "\0", b"", b"\0"):
+            return self._unix  # bytes: an abstract socket's name
+        else:
+            host = address
+        if not isinstance(host, str):
+            return False
+        answer = self._answers.get(host)
+        if answer is None:
+            if len(self._answers) >= _REMEMBERED:
+                self._answers.clear()
+            answer = self._answers[host] = self._match(host)
+        return answer
+
+    def _match(self, host: str) -> bool:
+        address = parse(host)
+        if address is None:
+            return False
+        number = int(address)
+        return any(number & mask == network for network, mask in self._networks[address.version])
+
+
+def parse(host: str) -> IPv4Address | IPv6Address | None:
+    """The address that a host text is, IPv4 where it is mapped, without its zone; None if it is none."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address

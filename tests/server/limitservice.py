@@ -1,0 +1,25 @@
+"""A line service that counts as it is told, for test_limits_of_a_master."""
+
+from gevent import socket
+
+from gsmtp.server.sharedtable import table_of
+
+
+def make(worker, argument):
+    table = table_of(worker, argument["entries"])
+
+    def handle(raw, address):
+        sock = socket.socket(fileno=raw.detach())
+        sock.sendall(f"hello {worker.slot} {worker.scoreboard.row(worker.slot)[0]:.0f}\n".encode())
+        with sock, sock.makefile("rb") as lines:
+            for line in lines:
+                command, key, limit = line.decode().split()
+                if command == "hold":
+                    said = table.hold("sessions", key, int(limit))
+                elif command == "release":
+                    said = table.release("sessions", key)
+                else:
+                    said = table.take("messages", key, 1, int(limit), 3600.0)
+                sock.sendall(f"{said}\n".encode())
+
+    return [handle] * len(worker.listeners)

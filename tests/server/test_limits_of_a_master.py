@@ -1,0 +1,57 @@
+"""The shared table under a real master: workers count together, and a killed one lets go."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gsmtp.server.sharedtable import table_size
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "workers"))
+
+from running import Running, plan, wait_for  # noqa: E402
+
+ENTRIES = 64
+SLOTS = 2 + 64
+
+
+@pytest.fixture
+def server(tmp_path_factory):
+    running = Running(
+        plan(
+            "limitservice:make",
+            {"entries": ENTRIES},
+            chdir=str(HERE),
+            counters=(),
+            shared_memory=table_size(SLOTS, ENTRIES),
+            backoff_first=0.0,
+        ),
+        tmp_path_factory.mktemp("master"),
+    )
+    yield running.settled()
+    running.clean_up()
+
+
+def test_workers_of_a_master_share_their_limits(server):
+    assert server.plan.slots == SLOTS
+    clients = [server.connect() for _ in range(8)]
+    one = next(client for client in clients if client.slot == 0)
+    two = next(client for client in clients if client.slot == 1)
+    assert [client.ask("take 192.0.2.1 3") for client in (one, two, one, two, one)] == ["True"] * 3 + ["False"] * 2
+    assert [client.ask("hold 192.0.2.1 3") for client in (two, two, two, two, one)] == ["True"] * 3 + ["False"] * 2
+    two.ask("release 192.0.2.1 0")
+    assert one.ask("hold 192.0.2.1 3") == "True"
+
+    os.kill(two.pid, signal.SIGKILL)
+    wait_for(lambda: one.ask("hold 192.0.2.1 3") == "True")
+    assert one.ask("hold 192.0.2.1 3") == "True"
+    assert one.ask("hold 192.0.2.1 3") == "False"  # its own holds have stayed
+    wait_for(lambda: server.log.count(" ready after") == 3)
+    time.sleep(0.3)
+    assert one.ask("hold 192.0.2.1 3") == "False"
+    for client in clients:
+        client.close()

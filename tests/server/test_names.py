@@ -1,0 +1,247 @@
+"""Names of clients, from a DNS server that lies, is silent, and cuts its answers off."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import dns.flags
+import dns.message
+import dns.name
+import dns.query
+import dns.rcode
+import dns.rdataclass
+import dns.rrset
+import pytest
+
+from gsmtp.server.names import Names
+
+ASK = Path(__file__).with_name("asknames.py")
+ZONE = {
+    ("1.2.0.192.in-addr.arpa.", "PTR"): ["Mail.Example."],
+    ("mail.example.", "A"): ["192.0.2.200", "192.0.2.1"],
+    ("mail.example.", "AAAA"): ["2001:db8::1"],
+    ("1." + "0." * 23 + "8.b.d.0.1.0.0.2.ip6.arpa.", "PTR"): ["mail.example."],
+    # Somebody else's name
+    ("2.2.0.192.in-addr.arpa.", "PTR"): ["bank.example."],
+    ("bank.example.", "A"): ["198.51.100.1"],
+    # A name that does not exist, or has no address, or one too late
+    ("3.2.0.192.in-addr.arpa.", "PTR"): ["gone.example."],
+    ("4.2.0.192.in-addr.arpa.", "PTR"): ["silent.example."],
+    ("silent.example.", "A"): "silence",
+    # The second name is right
+    ("5.2.0.192.in-addr.arpa.", "PTR"): ["bank.example.", "right.example."],
+    ("right.example.", "A"): ["192.0.2.5"],
+    # By way of an alias (RFC 2317)
+    ("6.2.0.192.in-addr.arpa.", "CNAME"): ["6.0-127.2.0.192.in-addr.arpa."],
+    ("6.0-127.2.0.192.in-addr.arpa.", "PTR"): ["six.example."],
+    ("six.example.", "A"): ["192.0.2.6"],
+    ("7.2.0.192.in-addr.arpa.", "PTR"): "silence",
+    ("8.2.0.192.in-addr.arpa.", "PTR"): "failure",
+    ("9.2.0.192.in-addr.arpa.", "PTR"): "garbage",
+    # What is no host name
+    ("10.2.0.192.in-addr.arpa.", "PTR"): ["192.0.2.10."],
+    ("192.0.2.10.", "A"): ["192.0.2.10"],
+    ("11.2.0.192.in-addr.arpa.", "PTR"): [r"a\013\010b.example."],
+    ("12.2.0.192.in-addr.arpa.", "PTR"): ["."],
+    ("13.2.0.192.in-addr.arpa.", "PTR"): [f"n{number}.example." for number in range(60)],
+    **{(f"n{number}.example.", "A"): ["192.0.2.13"] for number in range(60)},
+}
+
+
+class Server:
+    """A name server of `ZONE` on 127.0.0.1, UDP and TCP. `asked` has the questions, with the transport of each."""
+
+    def __init__(self, tcp=True):
+        self.asked = []
+        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._tcp = socket.socket()
+        while True:  # the same port for both
+            self._udp.bind(("127.0.0.1", 0))
+            self.port = self._udp.getsockname()[1]
+            try:
+                self._tcp.bind(("127.0.0.1", self.port))
+                break
+            except OSError:
+                self._udp.close()
+                self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        work = [self._serve_udp]
+        if tcp:
+            self._tcp.listen()
+            work.append(self._serve_tcp)
+        self._threads = [threading.Thread(target=each, daemon=True) for each in work]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"end", ("127.0.0.1", self.port))
+        self._tcp.shutdown(socket.SHUT_RDWR) if len(self._threads) > 1 else None
+        for thread in self._threads:
+            thread.join(10)
+            assert not thread.is_alive()
+        self._udp.close()
+        self._tcp.close()
+
+    def _serve_udp(self):
+        while True:
+            data, client = self._udp.recvfrom(4096)
+            if data == b"end":
+                return
+            answer = self._answer(data, "udp")
+            if answer is not None:
+                self._udp.sendto(answer, client)
+
+    def _serve_tcp(self):
+        while True:
+            try:
+                connection, _ = self._tcp.accept()
+            except OSError:
+                return
+            with connection:
+                connection.settimeout(10)
+                head = connection.recv(2, socket.MSG_WAITALL)
+                data = connection.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL)
+                answer = self._answer(data, "tcp")
+                connection.sendall(len(answer).to_bytes(2, "big") + answer)
+
+    def _answer(self, data, transport):
+        query = dns.message.from_wire(data)
+        [question] = query.question
+        name, kind = question.name.to_text().lower(), dns.rdatatype.to_text(question.rdtype)
+        self.asked.append((name, kind, transport))
+        found = ZONE.get((name, kind))
+        if found == "silence":
+            return None
+        if found == "garbage":
+            return data[:2] + b"\xff" * 20
+        response = dns.message.make_response(query)
+        if found == "failure":
+            response.set_rcode(dns.rcode.SERVFAIL)
+            return response.to_wire()
+        alias = ZONE.get((name, "CNAME"))
+        if alias:
+            response.answer.append(dns.rrset.from_text(name, 300, "IN", "CNAME", *alias))
+            name = alias[0]
+            found = ZONE[name, kind]
+        if found:
+            response.answer.append(dns.rrset.from_text(name, 300, "IN", kind, *found))
+        elif not any(name == known for known, _ in ZONE):
+            response.set_rcode(dns.rcode.NXDOMAIN)
+        if transport == "udp" and found and len(found) > 10:
+            response.answer.clear()
+            response.flags |= dns.flags.TC
+        return response.to_wire()
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    yield server
+    server.close()
+
+
+def ask(port, rounds, timeout=2.0, abandon=(), **options):
+    """What the driver answers, see there."""
+    options = {"nameservers": [f"127.0.0.1:{port}"], "timeout": timeout, **options}
+    order = json.dumps({"options": options, "rounds": rounds, "abandon": list(abandon)})
+    done = subprocess.run([sys.executable, str(ASK)], input=order, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["jobs"] == 0
+    return answer
+
+
+def test_all_kinds_of_answers_at_once(server):
+    cases = {
+        "192.0.2.1": ["mail.example", True],
+        "::ffff:192.0.2.1": ["mail.example", True],
+        "2001:db8::1": ["mail.example", True],
+        "192.0.2.2": ["bank.example", False],
+        "192.0.2.3": ["gone.example", False],
+        "192.0.2.4": ["silent.example", False],
+        "192.0.2.5": ["right.example", True],
+        "192.0.2.6": ["six.example", True],
+        "192.0.2.7": None,
+        "192.0.2.8": None,
+        "192.0.2.9": None,
+        "192.0.2.10": None,
+        "192.0.2.11": None,
+        "192.0.2.12": None,
+        "192.0.2.99": None,
+        "": None,
+        "mx.example": None,
+    }
+    answer = ask(server.port, [list(cases)], timeout=2.0)
+    assert dict(zip(cases, answer["rounds"][0], strict=True)) == cases
+    # Two of these took all of their two seconds, in which the event loop went round.
+    assert answer["seconds"] > 1.8
+    assert answer["started"] < 0.9
+    assert answer["longest"] < 0.9
+    assert answer["ready"][0][-2:] == [True, True]
+    assert not any(answer["ready"][0][:-2])
+
+
+def test_truncated_answers_are_asked_for_again_by_tcp(server):
+    answer = ask(server.port, [["192.0.2.13"]])
+    [[[name, verified]]] = answer["rounds"]
+    assert name.startswith("n") and verified
+    asked = [transport for question, _, transport in server.asked if question.startswith("13.")]
+    assert asked == ["udp", "tcp"]
+
+
+def test_truncated_and_no_tcp():
+    server = Server(tcp=False)
+    try:
+        assert ask(server.port, [["192.0.2.13"]], timeout=1.0)["rounds"] == [[None]]
+    finally:
+        server.close()
+
+
+def test_no_server_at_all():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        answer = ask(silent.getsockname()[1], [["192.0.2.1"]], timeout=0.5)
+    assert answer["rounds"] == [[None]]
+    assert answer["seconds"] < 20
+
+
+def test_answers_are_shared_and_remembered(server):
+    answer = ask(server.port, [["192.0.2.1"] * 50, ["192.0.2.1", "192.0.2.99", "192.0.2.99"], ["192.0.2.99"]])
+    assert answer["rounds"][0] == [["mail.example", True]] * 50
+    assert answer["ready"][1:] == [[True, False, False], [True]]
+    assert sorted(kind for _, kind, _ in server.asked) == ["A", "PTR", "PTR"]
+
+
+def test_memory_stays_bounded(server):
+    hosts = [f"203.0.113.{number}" for number in range(100)]
+    answer = ask(server.port, [hosts[at : at + 10] for at in range(0, 100, 10)], entries=20)
+    assert answer["known"] == 20
+    assert answer["rounds"] == [[None] * 10] * 10
+
+
+def test_more_lookups_than_allowed_are_none_at_once(server):
+    answer = ask(server.port, [["192.0.2.7", "192.0.2.1", "192.0.2.2"]], timeout=0.5, max_lookups=2)
+    assert answer["rounds"] == [[None, ["mail.example", True], None]]
+    assert answer["ready"] == [[False, False, True]]
+
+
+def test_a_waiter_that_is_killed_leaves_the_lookup_to_others(server):
+    answer = ask(server.port, [["192.0.2.1", "192.0.2.4"]], timeout=1.0, abandon=["192.0.2.4"])
+    assert answer["rounds"] == [[["mail.example", True], ["silent.example", False]]]
+    assert sum(kind == "PTR" and name.startswith("4.") for name, kind, _ in server.asked) == 1
+
+
+@pytest.mark.parametrize("text", ["", "ns.example", "192.0.2.1:0", "192.0.2.1:65536", "::1:x", "[::1]", "192.0.2"])
+def test_what_is_no_name_server(text):
+    with pytest.raises(ValueError, match="no name server") as caught:
+        Names([text])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["192.0.2.53", "192.0.2.53:5353", "2001:db8::53", "[2001:db8::53]:5353"])
+def test_name_servers(text):
+    Names([text])

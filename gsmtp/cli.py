@@ -14,6 +14,7 @@ from typing import Any
 
 import gsmtp
 from gsmtp import logs, settings
+from gsmtp.server.sharedtable import table_size
 from gsmtp.settings import Settings, SettingsError
 from workers import master
 from workers.plan import BindError, Listener, Plan, PlanError
@@ -187,7 +188,9 @@ def make_plan(found: Settings) -> Plan:
         group=found.group,
         chdir=found.chdir,
     )
-    return dataclasses.replace(plan, workers=found.workers) if found.workers else plan
+    if found.workers:
+        plan = dataclasses.replace(plan, workers=found.workers)
+    return dataclasses.replace(plan, shared_memory=table_size(plan.slots, found.limit_entries))
 
 
 def _log_handler(found: Settings) -> logging.Handler | None:

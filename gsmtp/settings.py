@@ -88,6 +88,26 @@ class Listen:
     max_auth_failures: int = _setting(3, "failed attempts of a connection before 421, 0 for no limit")
     auth_failure_delay: float = _setting(1.0, "seconds before a failed attempt is answered, so that guessing is slow")
     scram_iterations: int = _setting(4096, "of SCRAM for handlers that give plain passwords; RFC 7677: 4096", 4096)
+    proxy_protocol: list[str] = _setting([], "networks of load balancers that send a PROXY header (v1, v2), and must")
+    proxy_timeout: float = _setting(5.0, "seconds for that header; a balancer sends it at once", 0.1)
+    xclient: list[str] = _setting([], "networks of peers whose XCLIENT and XFORWARD are believed; unix: local sockets")
+    greet_delay: float = _setting(0.0, "seconds of silence before the banner; who talks in it is sent away with 554")
+    reverse_lookup: bool = _setting(False, "look clients' names up in the DNS; the banner does not wait for it")
+    limit_sessions: int = _setting(
+        0, "sessions at a time per client address, 0 for no limit: a gateway may bring all mail"
+    )
+    limit_connections: int = _setting(0, "connections per client address and interval, 0 for no limit")
+    limit_messages: int = _setting(0, "messages per client address and interval, 0 for no limit")
+    limit_recipients: int = _setting(0, "recipients per client address and interval, 0 for no limit")
+    limit_interval: float = _setting(60.0, "seconds of that interval", 1)
+    limit_auth_failures: int = _setting(
+        30, "failed logins per client address before AUTH is refused it; 0 for no limit"
+    )
+    limit_auth_interval: float = _setting(
+        600.0, "seconds in which they count; a phone with an old password makes about 10", 1
+    )
+    limit_ipv6_prefix: int = _setting(64, "bits of an IPv6 address that tell clients apart; one customer has 64", 1)
+    limit_exempt: list[str] = _setting(["127.0.0.0/8", "::1"], "networks that have no limits per address")
     command_timeout: float = _setting(300.0, "seconds until the next command; RFC 5321 says 5 minutes", 0.1)
     content_timeout: float = _setting(180.0, "seconds until the next octets of a message; RFC 5321: 3 minutes", 0.1)
     write_timeout: float = _setting(300.0, "seconds until a client has taken its replies", 0.1)
@@ -112,6 +132,8 @@ class Settings:
     max_sessions: int = _setting(10_000, "connections per worker; further ones wait", 1)
     drain_timeout: float = _setting(660.0, "seconds from TERM until a worker ends whatever its sessions do", 1)
     auth_secret: str = _setting("", "makes SCRAM.s salts for unknown users; default: from the machine's id")
+    limit_entries: int = _setting(16_384, "client addresses that a worker remembers; the oldest make room", 64)
+    nameservers: list[str] = _setting([], "for reverse_lookup; default: those of /etc/resolv.conf")
     spool_directory: str = _setting("", "where messages larger than spool_memory wait; default: TMPDIR or /tmp")
     spool_memory: int = _setting(262_144, "octets of a message that are kept in memory")
     log_file: str = _setting("-", "a file to append to, - for standard error")

@@ -169,12 +169,15 @@ class InMemory:
             return f"ID{next(ids)}"
 
         options = options_of(script)
+        hooks = Hooks(handler, new_id)
         terms = Terms(
             listener="smtp://127.0.0.1:0",
             options=options,
+            asks=hooks.asks,
+            entrance=None,
             extensions=ExtensionSet(options),
             timing=Timing(),
-            hooks=Hooks(handler, new_id),
+            hooks=hooks,
             log=_NoLog(),  # type: ignore[arg-type]
             tally=Tally(),
             new_id=new_id,

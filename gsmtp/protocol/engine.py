@@ -141,6 +141,7 @@ class Engine:
         if self.envelope is not None:
             self._queue.append(Reset(self.envelope))
             self.envelope = None
+            self.session.forwarded = None
             self.state = states.READY
 
     def _unknown(self, verb: str, argument: str) -> None:

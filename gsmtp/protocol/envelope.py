@@ -49,10 +49,13 @@ class Session(_Stateful):
 
     `id` is unique; `peer` and `local` are socket addresses, (host, port, ...) or a path; `listener` is the name of
     the bound address; `helo` is what the client called itself, "" before that; `esmtp` tells EHLO from HELO; `tls`,
-    `user` and `proxy` are None until TLS, AUTH or a proxy set them.
+    `user` and `proxy` are None until TLS, AUTH or a proxy set them. `forwarded`: what a trusted peer said by XFORWARD
+    of the client behind it, for records only. `trusted`: whether XCLIENT and XFORWARD are taken from this peer.
     """
 
-    __slots__ = ("esmtp", "helo", "id", "listener", "local", "peer", "proxy", "tls", "user")
+    __slots__ = (
+        "esmtp", "forwarded", "helo", "id", "listener", "local", "lookup", "peer", "proxy", "tls", "trusted", "user",
+    )  # fmt: skip
 
     def __init__(self, id: str, peer: Address = None, local: Address = None, listener: str = "") -> None:
         super().__init__()
@@ -65,6 +68,14 @@ class Session(_Stateful):
         self.tls: TlsFacts | None = None
         self.user: str | None = None
         self.proxy: Any = None
+        self.forwarded: Any = None
+        self.trusted = False
+        self.lookup: Any = None
+
+    @property
+    def name(self) -> Any:
+        """The client's name by DNS with `.name` and `.verified`, or None; waits for the lookup, if one was wanted."""
+        return self.lookup.wait() if self.lookup is not None else None
 
     @property
     def protocol(self) -> str:

@@ -116,6 +116,11 @@ class AuthFailed:
 
 
 @dataclass(slots=True)
+class ClientChanged:
+    """XCLIENT has changed the session's `peer`: judge it anew. Nothing is to be answered; the banner comes next."""
+
+
+@dataclass(slots=True)
 class Reset:
     """A transaction was given up by the client; nothing is to be answered."""
 
@@ -131,4 +136,5 @@ class Refused:
 
 
 Decision = Connected | Helo | Mail | Rcpt | Content | Vrfy | UnknownCommand | StartTls
-Event = Decision | AuthQuestion | Authenticated | AuthFailed | ContentRefused | Reset | Refused | Signal
+Notice = ClientChanged | Authenticated | AuthFailed | ContentRefused | Reset | Refused
+Event = Decision | AuthQuestion | Notice | Signal

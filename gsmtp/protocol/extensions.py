@@ -75,6 +75,10 @@ def _under_tls(options: Options, session: Session) -> bool:
     return session.tls is not None
 
 
+def _trusted(options: Options, session: Session) -> bool:
+    return session.trusted
+
+
 def _starttls(options: Options, session: Session) -> bool:
     return options.tls != "never" and session.tls is None
 
@@ -111,6 +115,8 @@ EXTENSIONS = (
     Extension("SMTPUTF8", mail={"SMTPUTF8": parameters.smtputf8}),
     Extension("ENHANCEDSTATUSCODES"),
     Extension("STARTTLS", when=_starttls),
+    Extension("XCLIENT", lambda _: "NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT", when=_trusted),
+    Extension("XFORWARD", lambda _: "NAME ADDR PORT PROTO HELO IDENT SOURCE", when=_trusted),
     _auth(tls=False, certificate=False),
     _auth(tls=True, certificate=False),
     _auth(tls=True, certificate=True),

@@ -1,27 +1,30 @@
-"""How a session opens: the banner, HELO and EHLO, STARTTLS (RFC 3207) and AUTH (RFC 4954)."""
+"""How a session opens: the banner, HELO and EHLO, STARTTLS (RFC 3207), AUTH (RFC 4954), XCLIENT and XFORWARD."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from gsmtp.protocol import authentication, replies, sasl, states
+from gsmtp.protocol import authentication, replies, sasl, states, xclient
 from gsmtp.protocol.authentication import Authentication
 from gsmtp.protocol.engine import Engine
-from gsmtp.protocol.events import Authenticated, AuthFailed, AuthQuestion, Connected, Helo, StartTls
+from gsmtp.protocol.events import Authenticated, AuthFailed, AuthQuestion, ClientChanged, Connected, Helo, StartTls
 from gsmtp.protocol.extensions import Offer
 from gsmtp.protocol.framing import LineFault
 from gsmtp.reply import Reply
+
+_NO_ATTRIBUTES = xclient.ClientAttributes()
 
 
 class Opening(Engine):
     """Up to the state READY, and back to FRESH by STARTTLS."""
 
-    __slots__ = ("_auth", "_auth_failures", "_offer")
+    __slots__ = ("_auth", "_auth_failures", "_clients", "_offer")
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._auth: Authentication | None = None
         self._auth_failures = 0
+        self._clients = _NO_ATTRIBUTES
         self._offer: Offer  # of the last HELO or EHLO
 
     def _connected(self, event: Connected, reply: Reply) -> None:
@@ -105,6 +108,43 @@ class Opening(Engine):
         self._auth = None
         if self.state is not states.CONNECTED:
             self.state = states.FRESH
+
+    def _xclient(self, verb: str, argument: str) -> None:
+        session = self.session
+        if not session.trusted:
+            self._refuse(verb, xclient.NOT_ALLOWED)
+            return
+        try:
+            said = xclient.parse_xclient(argument)
+        except xclient.XclientError as error:
+            self._refuse(verb, error.reply)
+            return
+        self._clients = known = self._clients.updated(said)
+        if isinstance(known.address, str):
+            session.peer = (known.address, known.port if isinstance(known.port, int) else 0)
+        elif known.address is not None:
+            session.peer = None
+        if isinstance(known.destination_address, str):
+            port = known.destination_port
+            session.local = (known.destination_address, port if isinstance(port, int) else 0)
+        session.user = known.login if isinstance(known.login, str) else None
+        session.helo = known.helo if isinstance(known.helo, str) else ""
+        session.esmtp = known.proto == "ESMTP"
+        self._queue.append(ClientChanged())
+        self.state = states.CONNECTED
+
+    def _xforward(self, verb: str, argument: str) -> None:
+        session = self.session
+        if not session.trusted:
+            self._refuse(verb, xclient.NOT_ALLOWED)
+            return
+        try:
+            said = xclient.parse_xforward(argument)
+        except xclient.XclientError as error:
+            self._refuse(verb, error.reply)
+            return
+        session.forwarded = session.forwarded.updated(said) if session.forwarded is not None else said
+        self._say(xclient.FORWARDED)
 
     def _auth_command(self, verb: str, argument: str) -> None:
         options, session = self._options, self.session

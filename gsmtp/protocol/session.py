@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gsmtp.protocol import replies, states
+from gsmtp.protocol import replies, states, xclient
 from gsmtp.protocol.chunking import Chunking
 from gsmtp.protocol.events import CLOSED, NEED_DATA, Connected, Event, Vrfy
 from gsmtp.protocol.framing import LineFault
@@ -133,9 +133,12 @@ _ALWAYS: dict[str, _Action] = {
     "QUIT": ServerSession._quit,
     "STARTTLS": ServerSession._starttls,
     "BDAT": ServerSession._bdat,
+    "XCLIENT": ServerSession._xclient,
+    "XFORWARD": ServerSession._xforward,
 }
 _NO_TRANSACTION = ("MAIL", "RCPT", "DATA", "VRFY", "EXPN", "AUTH")
 _OPEN: dict[str, _Action] = {**_ALWAYS, "MAIL": replies.NESTED_MAIL, "AUTH": replies.NESTED_AUTH}
+_OPEN.update(dict.fromkeys(("XCLIENT", "XFORWARD"), xclient.IN_TRANSACTION))
 _ACTIONS: dict[State, dict[str, _Action]] = {
     states.FRESH: {**_ALWAYS, **dict.fromkeys(("MAIL", "RCPT", "DATA", "AUTH"), replies.HELLO_FIRST)},
     states.INSECURE: {**_ALWAYS, **dict.fromkeys(_NO_TRANSACTION, replies.TLS_REQUIRED)},

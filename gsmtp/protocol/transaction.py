@@ -139,6 +139,7 @@ class Transaction(Opening):
         else:
             self._say(reply)
         self.envelope = None
+        self.session.forwarded = None
         self.state = states.READY
         if reply.accepted:
             self._errors = self._idle = 0

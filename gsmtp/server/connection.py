@@ -18,9 +18,11 @@ from greenlet import GreenletExit
 
 from gsmtp.protocol import events
 from gsmtp.protocol.envelope import Session
+from gsmtp.protocol.proxy import ProxyError, ProxyReader
 from gsmtp.protocol.states import State
 from gsmtp.reply import Reply
 from gsmtp.server.dialogue import Answer, Dialogue, Hook
+from gsmtp.server.entrance import EARLY_TALKER, Entrance
 from gsmtp.server.hooks import Check, DeadlineExceeded
 from gsmtp.server.sweep import NEVER
 from gsmtp.server.terms import Terms
@@ -69,6 +71,7 @@ class Connection:
         "_command_deadline",
         "_dialogue",
         "_draining_since",
+        "_early",
         "_greenlet",
         "_lost",
         "_phase",
@@ -87,6 +90,7 @@ class Connection:
         self._greenlet = gevent.getcurrent()
         self._phase = _BUSY
         self._reminders = 0
+        self._early = b""  # octets that came before the banner, behind a PROXY header
         self._abandoned = False
         self._lost: ConnectionLost | None = None
         self._draining_since: float | None = None
@@ -116,6 +120,8 @@ class Connection:
             self.deadline = NEVER
             self._transport.close()
             self._dialogue.end(reason)
+            if self._dialogue.limits is not None:
+                self._dialogue.limits.close()
             if log.enabled:
                 messages, seconds = self._dialogue.messages, monotonic() - began
                 log.event("disconnect", session=session.id, reason=reason, messages=messages, seconds=seconds)
@@ -138,11 +144,70 @@ class Connection:
             pass
         return reason
 
+    def _enter(self, entrance: Entrance) -> None:
+        session = self._dialogue.session
+        if session.peer in entrance.proxies:
+            self._read_proxy_header(entrance.proxy_timeout)
+        session.trusted = session.peer in entrance.xclients
+        self._admit(entrance)
+        if entrance.greet_delay and not self._terms.implicit_tls and not self._early:
+            self._early = self._read_for(entrance.greet_delay) or b""
+        if self._early and entrance.greet_delay:
+            raise Ended(EARLY_TALKER, "early talker")
+
+    def _admit(self, entrance: Entrance) -> None:
+        dialogue = self._dialogue
+        if dialogue.limits is not None:
+            dialogue.limits.close()
+        dialogue.limits, refusal = entrance.admit(dialogue.session)
+        if refusal is not None:
+            raise Ended(refusal, "limited")
+
+    def client_changed(self) -> None:
+        """See Line."""
+        log, session = self._terms.log, self._dialogue.session
+        if log.enabled:
+            log.event("client", session=session.id, peer=shown(session.peer))
+        if self._terms.entrance is not None:
+            self._admit(self._terms.entrance)
+
+    def _read_proxy_header(self, timeout: float) -> None:
+        reader, session = ProxyReader(), self._dialogue.session
+        until = monotonic() + timeout
+        header = None
+        while header is None:
+            data = self._read_for(until - monotonic())
+            if not data:
+                raise ConnectionLost("no PROXY header" if data is None else "closed by client")
+            try:
+                header = reader.feed(data)
+            except ProxyError as error:
+                raise ConnectionLost(f"bad PROXY header: {error}") from None
+        session.proxy = header
+        if header.source is not None:
+            session.peer, session.local = header.source, header.destination
+        self._early = reader.rest
+        log = self._terms.log
+        if log.enabled:
+            log.event("proxy", session=session.id, peer=shown(session.peer))
+
+    def _read_for(self, seconds: float) -> bytes | None:
+        """What comes within this time, b"" at the end, None for silence."""
+        self.deadline = monotonic() + seconds
+        self._phase = _READING
+        try:
+            return self._transport.read()
+        except DeadlineExceeded:
+            return None
+        finally:
+            self._phase = _BUSY
+
     def start_tls(self) -> None:
         """See Line. Raises Ended when on_tls refuses, TlsFailed."""
         self.flush()
         assert self._terms.tls is not None and isinstance(self._transport, PlainTransport)
-        secure = self._terms.tls.wrap(self._transport)
+        early, self._early = self._early, b""
+        secure = self._terms.tls.wrap(self._transport, early)
         self.deadline = monotonic() + self._terms.timing.handshake
         self._phase = _READING
         try:
@@ -161,8 +226,13 @@ class Connection:
             raise Ended(refusal, "refused by on_tls")
 
     def _loop(self) -> str:
+        if self._terms.entrance is not None:
+            self._enter(self._terms.entrance)
         if self._terms.implicit_tls:
             self.start_tls()
+        elif self._early:
+            self._protocol.receive(self._early)
+            self._early = b""
         protocol, react = self._protocol, self._dialogue.react
         next_event = protocol.next_event
         while True:

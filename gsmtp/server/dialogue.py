@@ -15,6 +15,7 @@ from gsmtp.protocol.envelope import Envelope, Recipient, Session
 from gsmtp.protocol.session import ServerSession
 from gsmtp.reply import Reject, Reply
 from gsmtp.server.hooks import Check
+from gsmtp.server.limits import ClientLimits
 from gsmtp.server.message import SpooledMessage
 from gsmtp.server.spool import Spool
 from gsmtp.server.terms import Terms
@@ -47,24 +48,28 @@ class Line(Protocol):
     def pause(self, seconds: float) -> None:
         """Wait, before what was said is sent."""
 
+    def client_changed(self) -> None:
+        """The session's peer is another now: judge that. Raises Ended when it is refused."""
+
     def start_tls(self) -> None:
         """Send what is to be sent, do the handshake, and tell the protocol. Raises ConnectionLost."""
 
 
 class Dialogue:
-    """One session's. `protocol` is the state machine, `messages` the number of messages accepted."""
+    """One session's. `protocol` is the state machine, `messages` counts those accepted, `limits` are its client's."""
 
-    __slots__ = ("_arrived", "_line", "_spool", "_spool_error", "_terms", "messages", "protocol", "session")
+    __slots__ = ("_arrived", "_line", "_spool", "_spool_error", "_terms", "limits", "messages", "protocol", "session")
 
     def __init__(self, line: Line, terms: Terms, session: Session) -> None:
         self._line = line
         self._terms = terms
         self.session = session
-        self.protocol = ServerSession(terms.options, terms.extensions, session, terms.new_id, terms.hooks.asks)
+        self.protocol = ServerSession(terms.options, terms.extensions, session, terms.new_id, terms.asks)
         self.messages = 0
         self._spool: Spool | None = None
         self._spool_error: OSError | None = None
         self._arrived = 0.0
+        self.limits: ClientLimits | None = None
 
     def react(self, event: events.Event) -> None:
         """Do what `event` asks for."""
@@ -83,7 +88,8 @@ class Dialogue:
 
     def _decide(self, event: events.Decision, hook: Hook | None, code: tuple[int, str], *arguments: Any) -> Reply:
         """Ask the hook and answer; a text becomes a reply with `code`. Returns what was said."""
-        assert hook is not None  # the protocol asks only for what the handler has
+        if hook is None:  # only the limits had to be asked
+            return self.protocol.answer(event)
         said, close = self._line.run_hook(hook, self._terms.timing.hook, *arguments)
         if isinstance(said, str):
             said = Reply(*code, said)
@@ -109,14 +115,22 @@ class Dialogue:
             self._log_refusal("EHLO" if event.esmtp else "HELO", reply, domain=event.domain)
 
     def _mail(self, event: events.Mail) -> None:
-        reply = self._decide(event, self._terms.hooks.on_mail, (250, "2.1.0"), event.envelope)
+        refusal = self.limits.message() if self.limits is not None else None
+        if refusal is not None:
+            reply = self.protocol.answer(event, refusal)
+        else:
+            reply = self._decide(event, self._terms.hooks.on_mail, (250, "2.1.0"), event.envelope)
         if not reply.accepted:
             self._log_refusal("MAIL", reply, **{"from": _path(event.envelope.sender)})
             self._reset(event.envelope)
 
     def _rcpt(self, event: events.Rcpt) -> None:
         envelope, recipient = event.envelope, event.recipient
-        reply = self._decide(event, self._terms.hooks.on_rcpt, (250, "2.1.5"), envelope, recipient)
+        refusal = self.limits.recipient() if self.limits is not None else None
+        if refusal is not None:
+            reply = self.protocol.answer(event, refusal)
+        else:
+            reply = self._decide(event, self._terms.hooks.on_rcpt, (250, "2.1.5"), envelope, recipient)
         if not reply.accepted:
             who = {"from": _path(envelope.sender), "to": _path(recipient.address)}
             self._log_refusal("RCPT", reply, message=envelope.id, **who)
@@ -148,6 +162,10 @@ class Dialogue:
     def _auth_question(self, event: events.AuthQuestion) -> None:
         hooks, timeout, session = self._terms.hooks, self._terms.timing.hook, self.session
         question = event.question
+        refusal = self.limits.auth() if self.limits is not None else None
+        if refusal is not None:
+            self.protocol.answer_question(event, None, refusal)
+            return
         check: Check
         if isinstance(question, sasl.CheckPassword):
             assert hooks.check_password is not None
@@ -179,8 +197,13 @@ class Dialogue:
 
     def _auth_failed(self, event: events.AuthFailed) -> None:
         self._log_refusal("AUTH", event.reply, mechanism=event.mechanism, why=event.why)
+        if self.limits is not None and self.limits.auth_failed() is not None:
+            self.protocol.shut_down(None)
         if self._terms.auth_failure_delay:
             self._line.pause(self._terms.auth_failure_delay)
+
+    def _client_changed(self, event: events.ClientChanged) -> None:
+        self._line.client_changed()
 
     def _refused(self, event: events.Refused) -> None:
         self._log_refusal(event.verb or "command", event.reply)
@@ -389,6 +412,7 @@ _REACTIONS: dict[type, Callable[[Dialogue, Any], None]] = {
     events.Vrfy: Dialogue._vrfy,
     events.UnknownCommand: Dialogue._command,
     events.StartTls: Dialogue._starttls,
+    events.ClientChanged: Dialogue._client_changed,
     events.AuthQuestion: Dialogue._auth_question,
     events.Authenticated: Dialogue._authenticated,
     events.AuthFailed: Dialogue._auth_failed,

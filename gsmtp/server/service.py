@@ -22,9 +22,14 @@ from gsmtp.protocol.extensions import Extension, ExtensionSet
 from gsmtp.protocol.options import Options
 from gsmtp.protocol.parameters import ParameterError, Parser
 from gsmtp.server.connection import Connection
+from gsmtp.server.entrance import Entrance
 from gsmtp.server.eventlog import EventLog
 from gsmtp.server.hooks import Hooks
+from gsmtp.server.limits import Limits, Rates
 from gsmtp.server.loading import load_hooks, start
+from gsmtp.server.names import Names
+from gsmtp.server.networks import Networks
+from gsmtp.server.sharedtable import table_of
 from gsmtp.server.sweep import Sweep
 from gsmtp.server.terms import Tally, Terms, Timing
 from gsmtp.server.tls import TlsContext, TlsSettings
@@ -61,6 +66,11 @@ class Service:
         self._numbers = itertools.count(1)
         self._tally = Tally()
         self._sweep: Sweep[Connection] = Sweep()
+        self._limit_store = table_of(worker, settings.limit_entries)
+        try:
+            self._names = Names(settings.nameservers)
+        except ValueError as error:
+            raise BootError(f"nameservers: {error}") from None
         self._hooks = load_hooks(settings.handler, self.new_id)
         self.handles = [
             self._handle(self._terms(settings, listen), endpoint.address)
@@ -101,9 +111,16 @@ class Service:
             drain_content=listen.drain_content,
             drain_silence=listen.drain_silence,
         )
+        entrance = self._entrance(settings, listen)
+        asks = self._hooks.asks
+        if entrance.limits is not None:
+            rates = entrance.limits.rates
+            asks |= {name for name, rate in (("mail", rates.messages), ("rcpt", rates.recipients)) if rate}
         return Terms(
             listener=listen.bind,
             options=options,
+            asks=asks,
+            entrance=entrance if entrance.wanted else None,
             extensions=extensions,
             timing=timing,
             hooks=self._hooks,
@@ -116,6 +133,30 @@ class Service:
             tls=self._tls(listen) if implicit_tls or options.tls != "never" else None,
             implicit_tls=implicit_tls,
         )
+
+    def _entrance(self, settings: Settings, listen: Listen) -> Entrance:
+        rates = Rates(
+            sessions=listen.limit_sessions,
+            connections=listen.limit_connections,
+            messages=listen.limit_messages,
+            recipients=listen.limit_recipients,
+            interval=listen.limit_interval,
+            auth_failures=listen.limit_auth_failures,
+            auth_interval=listen.limit_auth_interval,
+        )
+        try:
+            exempt = Networks(listen.limit_exempt)
+            limits = Limits(self._limit_store, rates, exempt, listen.limit_ipv6_prefix) if rates else None
+            return Entrance(
+                proxies=Networks(listen.proxy_protocol),
+                proxy_timeout=listen.proxy_timeout,
+                xclients=Networks(listen.xclient),
+                limits=limits,
+                names=self._names if listen.reverse_lookup else None,
+                greet_delay=listen.greet_delay,
+            )
+        except ValueError as error:
+            raise BootError(f"{listen.bind}: {error}") from None
 
     def _tls(self, listen: Listen) -> TlsContext:
         certificates = {name: (pair[0], pair[-1]) for name, pair in listen.certificates.items()}

@@ -28,9 +28,12 @@ import struct
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from workers.scoreboard import STATE, State
-from workers.worker import Worker
+
+if TYPE_CHECKING:
+    from workers.worker import Worker
 
 _WAYS = 8
 _HEADER = 8

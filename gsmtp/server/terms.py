@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from gsmtp.protocol.extensions import ExtensionSet
 from gsmtp.protocol.options import Options
+from gsmtp.server.entrance import Entrance
 from gsmtp.server.eventlog import EventLog
 from gsmtp.server.hooks import Hooks
 from gsmtp.server.tls import TlsContext
@@ -45,10 +46,13 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """`new_id` gives ids that nothing else has. `implicit_tls`: TLS begins with the connection."""
+    """`new_id` gives ids that nothing else has. `asks`: what the protocol has to ask about (see ServerSession), for the
+    hooks and the limits. `entrance`: None where nothing comes before the banner. `implicit_tls`: TLS begins with the
+    connection."""
 
     listener: str
     options: Options
+    asks: frozenset[str]
     extensions: ExtensionSet
     timing: Timing
     hooks: Hooks
@@ -58,5 +62,6 @@ class Terms:
     auth_failure_delay: float
     spool_directory: str | None
     spool_memory: int
+    entrance: Entrance | None
     tls: TlsContext | None
     implicit_tls: bool

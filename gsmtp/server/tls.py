@@ -116,9 +116,9 @@ class TlsContext:
         context.sni_callback = self.choose
         return context
 
-    def wrap(self, transport: PlainTransport) -> TlsTransport:
-        """`transport` under TLS; `handshake` comes next."""
-        return TlsTransport(transport, self)
+    def wrap(self, transport: PlainTransport, early: bytes = b"") -> TlsTransport:
+        """`transport` under TLS; `handshake` comes next. `early`: what was read of it already."""
+        return TlsTransport(transport, self, early)
 
     def choose(self, tls: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
         """Called by OpenSSL with the name that the client asks for; takes the certificate for it where there is one."""
@@ -142,10 +142,11 @@ class TlsTransport:
 
     __slots__ = ("_context", "_incoming", "_object", "_outgoing", "_transport")
 
-    def __init__(self, transport: PlainTransport, context: TlsContext) -> None:
+    def __init__(self, transport: PlainTransport, context: TlsContext, early: bytes = b"") -> None:
         self._transport = transport
         self._context = context
         self._incoming = ssl.MemoryBIO()
+        self._incoming.write(early)
         self._outgoing = ssl.MemoryBIO()
         self._object = context.new_object(self._incoming, self._outgoing)
 

@@ -35,6 +35,9 @@ def received(envelope: Envelope, hostname: str, now: float | None = None) -> byt
     if not utf8:
         helo = helo.encode("ascii", "replace").decode()
     literal = address_literal(session.peer)
+    name = session.name if session.lookup is not None and session.lookup.ready else None
+    if name is not None and literal:
+        literal = f"{name.name if name.verified else 'unverified'} {literal}"
     protocol = session.protocol.replace("ESMTP", "UTF8SMTP") if utf8 else session.protocol
     lines = [f"Received: from {helo} ({literal or 'unix socket'})", f"\tby {hostname} with {protocol} id {envelope.id}"]
     if len(envelope.recipients) == 1:

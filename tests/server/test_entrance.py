@@ -1,0 +1,228 @@
+"""What comes before the banner, on real servers: PROXY headers, limits per address, early talkers; and XCLIENT."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from live import Live
+
+from gsmtp.protocol.proxy import ProxyCommand, ProxyFamily, ProxyHeader
+
+HANDLER = """
+from gsmtp import Handler
+
+class Inbox(Handler):
+    def on_message(self, envelope, message):
+        session = envelope.session
+        forwarded = session.forwarded.name if session.forwarded is not None else None
+        return f"peer={session.peer} helo={session.helo} user={session.user} forwarded={forwarded}"
+"""
+LOGIN = f"""{HANDLER}
+    def check_password(self, session, user, password):
+        return password == "right"
+"""
+HEADER = ProxyHeader(family=ProxyFamily.TCP4, source=("192.0.2.7", 4711), destination=("192.0.2.1", 25))
+
+
+@pytest.fixture
+def server(serve: Callable[..., Live]) -> Callable[..., Live]:
+    def start(*arguments: str, code: str = HANDLER) -> Live:
+        return serve(*arguments, code=code)
+
+    return start
+
+
+def deliver(file: socket.SocketIO, sock: socket.socket) -> str:
+    """A whole message from EHLO on; what the handler has said."""
+    sock.sendall(b"EHLO c.example\r\n")
+    while file.readline()[3:4] == b"-":
+        pass
+    sock.sendall(b"MAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n")
+    replies = [file.readline() for _ in range(3)]
+    assert [reply[:3] for reply in replies] == [b"250", b"250", b"354"], replies
+    sock.sendall(b"x\r\n.\r\n")
+    return file.readline().decode()
+
+
+def open_to(server: Live) -> socket.socket:
+    host, _, port = server.address.rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=20)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("sliced", [False, True])
+def test_proxy_header_gives_the_peer(server: Callable[..., Live], version: int, sliced: bool) -> None:
+    live = server("-s", 'proxy_protocol=["127.0.0.1"]')
+    header = ProxyHeader(version, HEADER.command, HEADER.family, HEADER.source, HEADER.destination).encode()
+    with open_to(live) as sock, sock.makefile("rb", 0) as file:
+        for piece in [header[at : at + 1] for at in range(len(header))] if sliced else [header]:
+            sock.sendall(piece)
+        assert file.readline().startswith(b"220 ")
+        assert "peer=('192.0.2.7', 4711)" in deliver(file, sock)
+    live.wait_for_log(r"proxy session=\w+ peer=\[192\.0\.2\.7\]:4711")
+
+
+def test_proxy_local_keeps_the_real_peer(server: Callable[..., Live]) -> None:
+    live = server("-s", 'proxy_protocol=["127.0.0.1"]')
+    with open_to(live) as sock, sock.makefile("rb", 0) as file:
+        sock.sendall(ProxyHeader(2, ProxyCommand.LOCAL).encode())
+        assert file.readline().startswith(b"220 ")
+        assert "peer=('127.0.0.1'," in deliver(file, sock)
+
+
+def test_proxy_header_is_required_of_a_proxy_and_has_a_deadline(server: Callable[..., Live]) -> None:
+    live = server("-s", 'proxy_protocol=["127.0.0.1"]', "-s", "proxy_timeout=0.3")
+    with open_to(live) as sock:
+        assert sock.recv(100) == b""
+    with open_to(live) as sock:
+        sock.sendall(b"EHLO c.example\r\n")
+        try:
+            assert sock.recv(100) == b""
+        except ConnectionResetError:
+            pass
+    live.wait_for_log("no PROXY header")
+    live.wait_for_log("bad PROXY header")
+
+
+def test_others_are_not_believed(server: Callable[..., Live]) -> None:
+    live = server("-s", 'proxy_protocol=["192.0.2.0/24"]')
+    with open_to(live) as sock, sock.makefile("rb", 0) as file:
+        assert file.readline().startswith(b"220 ")
+        sock.sendall(HEADER.encode())
+        assert file.readline().startswith(b"500 ")
+
+
+def test_proxy_facts_are_kept_after_starttls(server: Callable[..., Live], tmp_path: Path) -> None:
+    """Defect of others: what the PROXY header said was lost with STARTTLS."""
+    key = tmp_path / "key.pem"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=mx",
+    ]
+    subprocess.run([*command, "-keyout", key, "-out", tmp_path / "cert.pem"], check=True, capture_output=True)
+    live = server("-s", 'proxy_protocol=["127.0.0.1"]', "--certfile", str(tmp_path / "cert.pem"), "--keyfile", str(key))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with open_to(live) as sock:
+        sock.sendall(HEADER.encode())
+        with sock.makefile("rb", 0) as file:
+            assert file.readline().startswith(b"220 ")
+            sock.sendall(b"STARTTLS\r\n")
+            assert file.readline().startswith(b"220 ")
+        with context.wrap_socket(sock) as secure, secure.makefile("rb", 0) as file:
+            assert "peer=('192.0.2.7', 4711)" in deliver(file, secure)
+
+
+def test_xclient_changes_the_client_and_begins_anew(server: Callable[..., Live]) -> None:
+    live = server("-s", 'xclient=["127.0.0.1"]')
+    client = live.connect()
+    assert "XCLIENT NAME" in client.ask("EHLO c.example")
+    assert client.ask("XCLIENT ADDR=IPV6:2001:db8::7 PORT=99 LOGIN=anna").startswith("220 ")
+    assert client.ask("MAIL FROM:<a@example.com>").startswith("503 ")
+    assert client.ask("EHLO d.example").startswith("250")
+    assert client.ask("MAIL FROM:<a@example.com>").startswith("250 ")
+    assert client.ask("XCLIENT ADDR=192.0.2.1").startswith("503 ")
+    assert client.ask("RCPT TO:<b@example.com>").startswith("250 ")
+    assert client.ask("DATA").startswith("354 ")
+    assert "peer=('2001:db8::7', 99) helo=d.example user=anna" in client.ask("x\r\n.")
+    assert client.ask("XCLIENT NOSUCH=1").startswith("501 ")
+    client.close()
+
+
+def test_xforward_is_for_one_message(server: Callable[..., Live]) -> None:
+    live = server("-s", 'xclient=["127.0.0.1"]')
+    client = live.connect()
+    assert client.ask("XFORWARD NAME=far.example").startswith("250 ")
+    for forwarded in ("far.example", "None"):
+        assert client.ask("MAIL FROM:<a@example.com>").startswith("250 ")
+        assert client.ask("RCPT TO:<b@example.com>").startswith("250 ")
+        assert client.ask("DATA").startswith("354 ")
+        assert f"forwarded={forwarded}" in client.ask("x\r\n.")
+    client.close()
+
+
+def test_xclient_of_strangers_is_refused(server: Callable[..., Live]) -> None:
+    client = server("-s", 'xclient=["192.0.2.0/24"]').connect()
+    assert "XCLIENT" not in client.ask("EHLO c.example")
+    assert client.ask("XCLIENT ADDR=192.0.2.1").startswith("550 5.7.0")
+    assert client.ask("XFORWARD ADDR=192.0.2.1").startswith("550 5.7.0")
+    client.close()
+
+
+def test_early_talkers_are_sent_away(server: Callable[..., Live]) -> None:
+    live = server("-s", "greet_delay=0.5")
+    with open_to(live) as sock, sock.makefile("rb", 0) as file:
+        sock.sendall(b"EHLO c.example\r\n")
+        assert file.readline().startswith(b"554 5.5.0")
+        assert file.readline() == b""
+    with open_to(live) as sock, sock.makefile("rb", 0) as file:
+        assert file.readline().startswith(b"220 ")
+
+
+def test_sessions_per_address(server: Callable[..., Live]) -> None:
+    live = server("-s", "limit_sessions=2", "-s", "limit_exempt=[]")
+    clients = [live.connect() for _ in range(2)]
+    with open_to(live) as sock, sock.makefile("rb", 0) as file:
+        assert file.readline().startswith(b"421 4.7.0")
+    clients.pop().close()
+    deadline = time.monotonic() + 10
+    while True:
+        with open_to(live) as sock, sock.makefile("rb", 0) as file:
+            if file.readline().startswith(b"220 "):
+                break
+        assert time.monotonic() < deadline
+    clients.pop().close()
+
+
+def test_messages_and_recipients_per_address(server: Callable[..., Live]) -> None:
+    live = server("-s", "limit_messages=2", "-s", "limit_recipients=3", "-s", "limit_exempt=[]")
+    client = live.connect()
+    said = []
+    for _ in range(3):
+        said.append(client.ask("MAIL FROM:<a@example.com>")[:3])
+        said.extend(client.ask("RCPT TO:<b@example.com>")[:3] for _ in range(2))
+        client.ask("RSET")
+    assert said == ["250", "250", "250", "250", "250", "450", "450", "503", "503"]
+    client.close()
+
+
+def test_failed_logins_per_address_refuse_even_the_right_password(server: Callable[..., Live]) -> None:
+    settings = ("auth_without_tls=true", "auth_failure_delay=0.0", "limit_auth_failures=2", "limit_exempt=[]")
+    live = server(*[text for each in settings for text in ("-s", each)], code=LOGIN)
+    wrong, right = "AUTH PLAIN AHUAd3Jvbmc=", "AUTH PLAIN AHUAcmlnaHQ="
+    first = live.connect()
+    assert first.ask(right).startswith("235 ")
+    first.close()
+    second = live.connect()
+    assert second.ask(wrong).startswith("535 ")
+    assert second.ask(wrong).startswith("535 ")
+    second.close()
+    third = live.connect()
+    assert third.ask(right).startswith("421 4.7.0")
+    third.close()
+
+
+@pytest.mark.parametrize("setting", ['proxy_protocol=["x"]', 'xclient=["1.2.3.4/99"]', 'limit_exempt=["300.1.1.1"]'])
+def test_bad_networks_are_one_line(tmp_path: Path, setting: str) -> None:
+    from live import run
+
+    ended = run("-b", "smtp://127.0.0.1:0", "-s", setting, "--check", directory=tmp_path)
+    assert ended.returncode != 0
+    assert ended.stderr.count("\n") == 1, ended.stderr

@@ -197,6 +197,28 @@ class InMemory:
         """See gsmtp.server.dialogue.Line."""
         return self._hooks.call(hook, "S1", *arguments)
 
+    def run_check(self, hook: Any, timeout: float, *arguments: Any, secret: str = "") -> Any:
+        """See gsmtp.server.dialogue.Line."""
+        return self._hooks.check(hook, "S1", *arguments, secret=secret)
+
+    def tell(self, hook: Any, *arguments: Any) -> None:
+        """See gsmtp.server.dialogue.Line."""
+        self._hooks.tell(hook, "S1", *arguments)
+
+    def flush(self) -> bool:
+        """What is said waits until the pieces are used up."""
+        return False
+
+    def pause(self, seconds: float) -> None:
+        """Nobody waits here."""
+
+    def start_tls(self) -> None:
+        """There is no TLS without a network."""
+        raise ConnectionLost("no TLS")
+
+    def client_changed(self) -> None:
+        """Everybody may come in."""
+
     def fill(self) -> None:
         """See gsmtp.server.dialogue.Line."""
         piece = next(self._pieces, None)

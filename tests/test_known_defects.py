@@ -251,7 +251,7 @@ def test_what_a_hook_edits_is_its_own(server: Server) -> None:
             one.send(b"EHLO edit.example.net\r\n")
             assert one.reply() == "250 XPING"
             two.send(b"EHLO client.example.net\r\n")
-            assert two.reply() == "250 ENHANCEDSTATUSCODES"
+            assert two.reply() == "250 LIMITS RCPTMAX=1000 MAILMAX=10000"
 
 
 def test_the_banner_does_not_wait(server: Server) -> None:
@@ -322,7 +322,7 @@ def test_every_hook_is_called(tmp_path: Path, kind: str) -> None:
             client.say(b"HELO h.example\r\n")
             called(["on_helo", "h.example"])
             client.say(b"EHLO e.example\r\n")
-            called(["on_ehlo", "e.example", 5])
+            called(["on_ehlo", "e.example", 8])
             client.say(b"VRFY someone\r\n")
             client.say(b"EXPN list\r\n")
             client.say(b"FOO bar baz\r\n")
@@ -342,7 +342,7 @@ def test_every_hook_is_called(tmp_path: Path, kind: str) -> None:
             # A new EHLO, and a content that the protocol refuses, end a transaction too.
             client.say(b"MAIL FROM:<c@example.com>\r\n")
             client.say(b"EHLO e.example\r\n")
-            called(["on_mail", "c@example.com", {}], ["on_reset", "c@example.com"], ["on_ehlo", "e.example", 5])
+            called(["on_mail", "c@example.com", {}], ["on_reset", "c@example.com"], ["on_ehlo", "e.example", 8])
             client.begin()
             assert client.say(b"x" * 200 + b"\r\n.\r\n") == 552
             called(["on_mail", "a@example.com", {}], ["on_rcpt", "b@example.com", 0], ["on_reset", "a@example.com"])

@@ -8,7 +8,6 @@ stop. Neither can come between a stored message and its reply, because nothing w
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from enum import Enum
 from time import monotonic
 from typing import Any
@@ -111,7 +110,7 @@ class Connection:
             self._phase = _BUSY
             self.deadline = NEVER
             self._transport.close()
-            self._say(self._dialogue.end, reason)
+            self._dialogue.end(reason)
             if log.enabled:
                 messages, seconds = self._dialogue.messages, monotonic() - began
                 log.event("disconnect", session=session.id, reason=reason, messages=messages, seconds=seconds)
@@ -123,12 +122,11 @@ class Connection:
             self._protocol.shut_down(end.reply)
             reason = str(end)
         except ConnectionLost as lost:
-            hooks, session = self._terms.hooks, self._dialogue.session
-            if hooks.on_error is not None:
-                self._say(hooks.tell, hooks.on_error, session.id, session, lost)
+            if self._terms.hooks.on_error is not None:
+                self.tell(self._terms.hooks.on_error, self._dialogue.session, lost)
             return "abandoned" if self._abandoned else str(lost)
         try:
-            self._flush()
+            self.flush()
             if reason != "quit" or self._protocol.unread:
                 self._linger()
         except ConnectionLost:
@@ -167,7 +165,7 @@ class Connection:
             self._phase = _HOOK
 
     def _exchange(self) -> bytes:
-        self._flush()
+        self.flush()
         timing = self._terms.timing
         content = self._protocol.state is _CONTENT
         now = monotonic()
@@ -190,7 +188,8 @@ class Connection:
             raise ConnectionLost("closed by client")
         return data
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what is to be sent. Raises ConnectionLost, Ended."""
         data = self._protocol.data_to_send()
         if data:
             self.deadline = monotonic() + self._terms.timing.write
@@ -204,10 +203,6 @@ class Connection:
 
     def run_hook(self, hook: Hook, timeout: float, *arguments: Any) -> tuple[Answer, bool]:
         """See Line. The deadline is thrown into the hook, which may be anywhere in its own code."""
-        if self._protocol.state is _CONTENT:
-            # A client that sent several messages in one packet must not wait for the last to hear of the first; the
-            # reply to DATA may not be held back in any case (RFC 2920 3.2). If it waited for that, nothing is left.
-            self._flush()
         self._reminders = 0
         self.deadline = monotonic() + timeout
         self._phase = _HOOK
@@ -221,13 +216,13 @@ class Connection:
             raise self._lost
         return answer
 
-    def _say(self, words: Callable[..., None], *arguments: Any) -> None:
-        """Let the handler hear of an end; what hooks are called within `words` share one deadline."""
+    def tell(self, hook: Hook, *arguments: Any) -> None:
+        """See Line."""
         self._reminders = 0
         self.deadline = monotonic() + self._terms.timing.hook
         self._phase = _HOOK
         try:
-            words(*arguments)
+            self._terms.hooks.tell(hook, self._dialogue.session.id, *arguments)
         finally:
             self._phase = _BUSY
             self.deadline = NEVER

@@ -30,6 +30,12 @@ class Line(Protocol):
     def run_hook(self, hook: Hook, timeout: float, *arguments: Any) -> tuple[Answer, bool]:
         """What the hook says, and whether to end the session (see Hooks.call)."""
 
+    def tell(self, hook: Hook, *arguments: Any) -> None:
+        """Call a hook whose word decides nothing, under its deadline; a failure is logged."""
+
+    def flush(self) -> None:
+        """Send what is to be sent. Raises ConnectionLost."""
+
     def fill(self) -> None:
         """Send what is to be sent, and give the protocol more octets. Raises ConnectionLost."""
 
@@ -58,9 +64,9 @@ class Dialogue:
         self._drop_spool()
         hooks = self._terms.hooks
         if hooks.on_reset is not None and self.protocol.envelope is not None:
-            hooks.tell(hooks.on_reset, self.session.id, self.protocol.envelope)
+            self._line.tell(hooks.on_reset, self.protocol.envelope)
         if hooks.on_disconnect is not None:
-            hooks.tell(hooks.on_disconnect, self.session.id, self.session, reason)
+            self._line.tell(hooks.on_disconnect, self.session, reason)
 
     # Commands
 
@@ -170,6 +176,9 @@ class Dialogue:
             self._answer_content(last, answer, close, stream.size)
 
     def _commit(self, hook: Hook, envelope: Envelope, content: Any) -> tuple[Answer, bool]:
+        # A client that sent several messages in one packet must not wait for the last to hear of the first; the reply
+        # to DATA may not be held back in any case (RFC 2920 3.2). Nothing is there to send when it waited for that.
+        self._line.flush()
         tally = self._terms.tally
         tally.committing += 1
         try:

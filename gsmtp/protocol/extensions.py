@@ -240,7 +240,7 @@ def _chosen(
     whose keyword or parameter another has.
     """
     own = [each for each in claimed if isinstance(each, Extension)]
-    offered = {each.upper() for each in claimed if isinstance(each, str)} | options.offer
+    offered = options.offer.union(each.upper() for each in claimed if isinstance(each, str))
     known = {each.keyword for each in extensions}
     if unknown := sorted(offered - known):
         raise ValueError(f"there is no extension {unknown[0]}")

@@ -1,0 +1,267 @@
+"""The head of a mail: an ordered table of fields over offsets, of which nothing is decoded until it is asked
+for.
+
+`scan` finds the fields with one possessive expression per field. The table answers by name without regard to
+case; where a field stands more than once the first counts, and all are kept. Fields can be set, added and
+deleted: such a field carries its own bytes, and the others stay the bytes they were. Weak: values are found
+by name through a scan of the table when a name stands more than once.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from gsmtp.mime.charset import guess
+from gsmtp.mime.defects import DEFAULT_LIMITS, Defect, Limits
+from gsmtp.mime.lexical import unfold
+from gsmtp.mime.words import decode_words
+
+Buffer = bytes | mmap.mmap
+
+# RFC 5322 2.2: field-name ":" value, the value going on over lines that begin with white space; 4.5: white
+# space before the colon. Deviations: a name may be empty (recorded), the line end may be LF; a lone CR is
+# data.
+_FIELD = re.compile(rb"([!-9;-~]*+)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)(?:\n|\Z)")
+_LINE = re.compile(rb"[^\n]*+(?:\n|\Z)")
+_MBOX = re.compile(rb">?From [^\n]*+\n")
+_BLANK = re.compile(rb"[ \t]*+\r?(?:\n|\Z)")
+_HEAD_END = re.compile(rb"\n\r?\n")
+
+# RFC 5322 3.6 and RFC 2045: what may stand once in a head
+SINGLE = frozenset(
+    b"date from sender reply-to to cc bcc message-id in-reply-to references subject mime-version "
+    b"content-type content-transfer-encoding content-disposition content-id content-description".split()
+)
+
+
+class Span(NamedTuple):
+    """A field in the buffer: from `start` to `end` with its line end, the value from `value` on."""
+
+    start: int
+    value: int
+    end: int
+
+
+class SetField(NamedTuple):
+    """A field that was set: its name, what it was set to, and the bytes of the value, encoded and folded."""
+
+    name: str
+    value: object
+    raw: bytes
+
+
+Field = Span | SetField
+
+
+class Head(NamedTuple):
+    """What `scan` found: lower-case names and fields in order, where the body starts, and what was wrong."""
+
+    names: list[bytes]
+    fields: list[Span]
+    body: int
+    defects: list[Defect]
+
+
+def scan(
+    buffer: Buffer,
+    start: int,
+    end: int,
+    limits: Limits = DEFAULT_LIMITS,
+    delimiters: dict[bytes, int] | None = None,
+    mbox: bool = False,
+) -> Head:
+    """The head that begins at `start`, in one pass. `delimiters` are lines that end a part, so a head too."""
+    names: list[bytes] = []
+    fields: list[Span] = []
+    defects: list[Defect] = []
+    at = start
+    stop = min(end, start + limits.header_bytes)
+    if mbox and buffer[at : at + 1] in b">F" and (found := _MBOX.match(buffer, at, stop)):
+        at = found.end()
+    match = _FIELD.match
+    add_name, add_field = names.append, fields.append
+    while found := match(buffer, at, stop):
+        name = found[1]
+        if delimiters and name[:2] == b"--" and _line(buffer, at, end) in delimiters:
+            break
+        if len(names) >= limits.headers:
+            defects.append(Defect("too_many_headers", f"more than {limits.headers}", at))
+            return Head(names, fields, _after_head(buffer, at, end), defects)
+        if name:
+            add_name(name.lower())
+        else:
+            add_name(b"")
+            defects.append(Defect("empty_header_name", "a colon begins the line", at))
+        after = found.end()
+        add_field(Span(at, found.start(2), after))
+        at = after
+    if at >= end:
+        return Head(names, fields, end, defects)
+    if at >= stop or (stop < end and (line := _LINE.match(buffer, at, stop)) and line.end() == stop):
+        # The last field was cut off by the limit. It is kept as far as it goes.
+        defects.append(Defect("headers_too_long", f"more than {limits.header_bytes} bytes", start))
+        return Head(names, fields, _after_head(buffer, max(at - 1, start), end), defects)
+    if blank := _BLANK.match(buffer, at, end):
+        return Head(names, fields, blank.end(), defects)
+    if not (delimiters and _line(buffer, at, end) in delimiters):
+        defects.append(Defect("header_without_colon", "the body starts here, without a blank line", at))
+    return Head(names, fields, at, defects)
+
+
+def _line(buffer: Buffer, at: int, end: int) -> bytes:
+    stop = buffer.find(b"\n", at, end)
+    return delimiter_line(buffer[at : stop if stop >= 0 else end])
+
+
+def delimiter_line(line: bytes) -> bytes:
+    """A line as delimiters are compared: without its line end and the white space before (RFC 2046 5.1.1)."""
+    return (line[:-1] if line[-1:] == b"\r" else line).rstrip(b" \t")
+
+
+def _after_head(buffer: Buffer, at: int, end: int) -> int:
+    found = _HEAD_END.search(buffer, at, end)
+    return found.end() if found else end
+
+
+class Headers:
+    """A head's fields in order. `headers["X"]` is the decoded text of the first X, or None.
+
+    Setting a value replaces the first and deletes the others; a value with CR, LF or NUL is a ValueError.
+    """
+
+    __slots__ = ("_buffer", "_defects", "_fields", "_first", "_limits", "_names", "changed")
+
+    def __init__(
+        self, buffer: Buffer = b"", head: Head | None = None, limits: Limits = DEFAULT_LIMITS
+    ) -> None:
+        self._buffer = buffer
+        self._limits = limits
+        self._names: list[bytes] = head.names if head else []
+        self._fields: list[Field] = list(head.fields) if head else []
+        self._defects: list[Defect] = head.defects if head else []
+        self._first: dict[bytes, int] | None = None
+        self.changed = False
+
+    def _index(self) -> dict[bytes, int]:
+        first: dict[bytes, int] = {}
+        for at, name in enumerate(self._names):
+            if name not in first:
+                first[name] = at
+        self._first = first
+        return first
+
+    def _value(self, field: Field) -> bytes:
+        if isinstance(field, Span):
+            return self._buffer[field.value : field.end].strip(b" \t\r\n")
+        return field.raw
+
+    def find(self, name: bytes) -> bytes | None:
+        """The bytes of the first field of that lower-case name, folds and all, or None."""
+        first = self._first
+        if first is None:
+            first = self._index()
+        at = first.get(name)
+        return None if at is None else self._value(self._fields[at])
+
+    def _text(self, raw: bytes) -> str:
+        text = unfold(guess(raw))
+        if "=?" in text:
+            return decode_words(text, self._limits.charsets, self._limits.encoded_words)
+        return text
+
+    def __getitem__(self, name: str) -> str | None:
+        return self.get(name)
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        """The first field of that name, unfolded, words decoded; `default` when there is none."""
+        raw = self.find(name.lower().encode("utf-8", "replace"))
+        return default if raw is None else self._text(raw)
+
+    def raw(self, name: str) -> bytes | None:
+        """The bytes of the first field of that name as they stand, without the white space around, or None.
+        """
+        return self.find(name.lower().encode("utf-8", "replace"))
+
+    def get_all(self, name: str) -> list[str]:
+        """All fields of that name in order, decoded."""
+        key = name.lower().encode("utf-8", "replace")
+        return [
+            self._text(self._value(self._fields[at])) for at, found in enumerate(self._names) if found == key
+        ]
+
+    def items(self) -> Iterator[tuple[str, str]]:
+        """All fields in order as (name as it stands, decoded text)."""
+        for at, field in enumerate(self._fields):
+            yield self._name(at), self._text(self._value(field))
+
+    def raw_items(self) -> Iterator[tuple[bytes, bytes]]:
+        """All fields in order as (lower-case name, bytes of the value)."""
+        for name, field in zip(self._names, self._fields, strict=True):
+            yield name, self._value(field)
+
+    def _name(self, at: int) -> str:
+        field = self._fields[at]
+        if isinstance(field, Span):
+            return self._buffer[field.start : field.start + len(self._names[at])].decode("ascii")
+        return field.name
+
+    def keys(self) -> list[str]:
+        """The names in order as they stand, repeated where a field is."""
+        return [self._name(at) for at in range(len(self._fields))]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.raw(name) is not None
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __repr__(self) -> str:
+        return f"<Headers: {len(self)} fields>"
+
+    def defects(self) -> Iterator[Defect]:
+        """What was wrong with the head as such: lines, limits, fields that stand twice."""
+        yield from self._defects
+        seen: set[bytes] = set()
+        for name, field in zip(self._names, self._fields, strict=True):
+            if name in SINGLE and isinstance(field, Span):
+                if name in seen:
+                    yield Defect("duplicate_header", name.decode(), field.start)
+                seen.add(name)
+
+    def spans(self) -> Iterator[tuple[bytes, bytes, int]]:
+        """The fields that stand in the buffer as (lower-case name, bytes, offset)."""
+        for name, field in zip(self._names, self._fields, strict=True):
+            if isinstance(field, Span):
+                yield name, self._value(field), field.start
+
+    def fields(self) -> Iterator[tuple[str, Field, bytes]]:
+        """All fields in order as (name, field, its bytes: the whole line of a `Span`, the value of a
+        `SetField`).
+        """
+        for at, field in enumerate(self._fields):
+            if isinstance(field, Span):
+                yield self._name(at), field, self._buffer[field.start : field.end]
+            else:
+                yield field.name, field, field.raw
+
+    def put(self, fields: Sequence[SetField]) -> None:
+        """Append fields that are encoded already."""
+        self._names.extend(field.name.lower().encode("ascii") for field in fields)
+        self._fields.extend(fields)
+        self._first = None
+        self.changed = True
+
+    def __delitem__(self, name: str) -> None:
+        key = name.lower().encode("utf-8", "replace")
+        keep = [at for at, found in enumerate(self._names) if found != key]
+        if len(keep) != len(self._names):
+            self._names = [self._names[at] for at in keep]
+            self._fields = [self._fields[at] for at in keep]
+            self._first = None
+            self.changed = True

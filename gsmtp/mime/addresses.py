@@ -76,8 +76,7 @@ def parse_addresses(
     charsets: frozenset[str] = CHARSETS,
     note: Note | None = None,
 ) -> list[Address | Group]:
-    """The mailboxes and groups of an address list, in order. Never fails; at most `limit` mailboxes are read.
-    """
+    """The mailboxes and groups of an address list, in order. Never fails; reads at most `limit` mailboxes."""
     return _Parser(unfold(text), limit, charsets, note).parse()
 
 
@@ -278,8 +277,7 @@ def _spec(tokens: list[str]) -> str:
 
 
 def quote_name(name: str) -> str:
-    """A name as a phrase: as it is when it is made of atoms, else as a quoted string (RFC 5322 3.2.4, 3.2.5).
-    """
+    """A name as a phrase: as it is when it is made of atoms, else quoted (RFC 5322 3.2.4, 3.2.5)."""
     if name == name.strip() and _PHRASE.fullmatch(name) and not _NEEDS_QUOTES.search(name):
         return name
     return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
@@ -308,8 +306,7 @@ def format_addresses(addresses: Iterable[Address | Group]) -> str:
 
 
 def check_text(text: str) -> None:
-    """Raises ValueError for CR, LF or NUL, with which a value could forge headers, and for lone surrogates.
-    """
+    """Raises ValueError for CR, LF or NUL, which could forge headers, and for lone surrogates."""
     if "\r" in text or "\n" in text or "\0" in text:
         raise ValueError(f"CR, LF and NUL may not stand in a header: {text!r:.80}")
     try:

@@ -20,14 +20,14 @@ _YEAR = r"([0-9]{4}|[0-9]{2,3})"
 _RFC = re.compile(rf"([0-9]{{1,2}})[ \t-]{{1,9}}{_MONTH}\.?[ \t,-]{{1,9}}{_YEAR}[ \t,]{{1,9}}{_TIME}{_ZONE}")
 # month day time year: "Mon Jan  2 15:04:05 2006"
 _ASCTIME = re.compile(
-    rf"{_MONTH}[ \t]{{1,9}}([0-9]{{1,2}})[ \t]{{1,9}}{_TIME}(?:[ \t]{{1,9}}([A-Z]{{2,5}}))?[ \t]{{1,9}}([0-9]{{4}})"
-    r"(?:[ \t]*([+-][0-9]{4}))?"
+    rf"{_MONTH}[ \t]{{1,9}}([0-9]{{1,2}})[ \t]{{1,9}}{_TIME}(?:[ \t]{{1,9}}([A-Z]{{2,5}}))?"
+    r"[ \t]{1,9}([0-9]{4})(?:[ \t]*([+-][0-9]{4}))?"
 )
 _ISO = re.compile(
     rf"([0-9]{{4}})-([0-9]{{2}})-([0-9]{{2}})(?:[T \t]{{1,9}}{_TIME}[ \t]*(Z|[+-][0-9]{{2}}:?[0-9]{{2}})?)?"
 )
 _COMMENT = re.compile(r"\([^()]{0,100}\)")
-_LONGEST = 200
+_LONGEST = 300
 
 
 def parse_date(text: str) -> datetime | None:
@@ -35,7 +35,7 @@ def parse_date(text: str) -> datetime | None:
 
     Two-digit years are read as RFC 5322 4.3 says. A leap second becomes the second before.
     """
-    text = text[:_LONGEST]
+    text = " ".join(text[:_LONGEST].split())
     if found := _RFC.search(text) or _RFC.search(_COMMENT.sub(" ", text)):
         day, month, year, hour, minute, second, offset, zone = found.groups()
         return _date(year, _MONTH_NUMBER.get(month.lower()), day, hour, minute, second, offset or zone)

@@ -16,6 +16,7 @@ from gsmtp.mime.charset import CHARSETS
 # What each code says; docs/mime.rst has the table with the names that gen_smtp gives the same errors.
 CODES: dict[str, str] = {
     "header_without_colon": "a line in the head is no header; the body starts there",
+    "indented_header": "the first line of the head begins with white space; it is read as a header",
     "empty_header_name": "a header has no name",
     "duplicate_header": "a header that may stand once stands again; the first counts",
     "header_not_utf8": "a header has raw bytes that are not UTF-8; they are read as cp1252",

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from gsmtp.mime.charset import guess
 from gsmtp.mime.defects import DEFAULT_LIMITS, Defect, Limits
+from gsmtp.mime.fields import SetField, Settable, make_field
 from gsmtp.mime.lexical import unfold
 from gsmtp.mime.words import decode_words
 
@@ -27,6 +28,7 @@ Buffer = bytes | mmap.mmap
 _FIELD = re.compile(rb"([!-9;-~]*+)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)(?:\n|\Z)")
 _LINE = re.compile(rb"[^\n]*+(?:\n|\Z)")
 _MBOX = re.compile(rb">?From [^\n]*+\n")
+_INDENT = re.compile(rb"[ \t]++(?![\r\n])")
 _BLANK = re.compile(rb"[ \t]*+\r?(?:\n|\Z)")
 _HEAD_END = re.compile(rb"\n\r?\n")
 
@@ -43,14 +45,6 @@ class Span(NamedTuple):
     start: int
     value: int
     end: int
-
-
-class SetField(NamedTuple):
-    """A field that was set: its name, what it was set to, and the bytes of the value, encoded and folded."""
-
-    name: str
-    value: object
-    raw: bytes
 
 
 Field = Span | SetField
@@ -79,9 +73,15 @@ def scan(
     defects: list[Defect] = []
     at = start
     stop = min(end, start + limits.header_bytes)
-    if mbox and buffer[at : at + 1] in b">F" and (found := _MBOX.match(buffer, at, stop)):
-        at = found.end()
     match = _FIELD.match
+    if mbox and (first := buffer[at : at + 1]) in b">F \t\xef":
+        if first == b"\xef" and buffer[at : at + 3] == b"\xef\xbb\xbf":  # a byte order mark
+            at += 3
+        if found := _MBOX.match(buffer, at, stop):
+            at = found.end()
+        elif (found := _INDENT.match(buffer, at, stop)) and match(buffer, found.end(), stop):
+            defects.append(Defect("indented_header", "the first line begins with white space", at))
+            at = found.end()
     add_name, add_field = names.append, fields.append
     while found := match(buffer, at, stop):
         name = found[1]
@@ -129,10 +129,12 @@ def _after_head(buffer: Buffer, at: int, end: int) -> int:
 class Headers:
     """A head's fields in order. `headers["X"]` is the decoded text of the first X, or None.
 
-    Setting a value replaces the first and deletes the others; a value with CR, LF or NUL is a ValueError.
+    Setting replaces the first field of the name and deletes the others. A value is text, for addresses also
+    `Address`, `Group` or a list of them, for dates a datetime. A value with CR, LF or NUL is a ValueError, as
+    is one that no line can hold.
     """
 
-    __slots__ = ("_buffer", "_defects", "_fields", "_first", "_limits", "_names", "changed")
+    __slots__ = ("_buffer", "_defects", "_end", "_fields", "_first", "_limits", "_names", "changed")
 
     def __init__(
         self, buffer: Buffer = b"", head: Head | None = None, limits: Limits = DEFAULT_LIMITS
@@ -143,6 +145,7 @@ class Headers:
         self._fields: list[Field] = list(head.fields) if head else []
         self._defects: list[Defect] = head.defects if head else []
         self._first: dict[bytes, int] | None = None
+        self._end = head.fields[-1].end if head and head.fields else -1
         self.changed = False
 
     def _index(self) -> dict[bytes, int]:
@@ -181,8 +184,7 @@ class Headers:
         return default if raw is None else self._text(raw)
 
     def raw(self, name: str) -> bytes | None:
-        """The bytes of the first field of that name as they stand, without the white space around, or None.
-        """
+        """The bytes of the first field of that name as they stand, white space around stripped, or None."""
         return self.find(name.lower().encode("utf-8", "replace"))
 
     def get_all(self, name: str) -> list[str]:
@@ -240,6 +242,17 @@ class Headers:
             if isinstance(field, Span):
                 yield name, self._value(field), field.start
 
+    def decoded(self, field: Field) -> str:
+        """The text of a field of this table."""
+        return self._text(self._value(field))
+
+    def put(self, field: SetField) -> None:
+        """Append a field that is encoded already."""
+        self._fields.append(field)
+        self._names.append(field.name.lower().encode("ascii"))
+        self._first = None
+        self.changed = True
+
     def fields(self) -> Iterator[tuple[str, Field, bytes]]:
         """All fields in order as (name, field, its bytes: the whole line of a `Span`, the value of a
         `SetField`).
@@ -250,12 +263,31 @@ class Headers:
             else:
                 yield field.name, field, field.raw
 
-    def put(self, fields: Sequence[SetField]) -> None:
-        """Append fields that are encoded already."""
-        self._names.extend(field.name.lower().encode("ascii") for field in fields)
-        self._fields.extend(fields)
+    def add(self, name: str, value: Settable) -> None:
+        """Append a field, whether or not there is one of that name. Raises ValueError as setting does."""
+        self._fields.append(make_field(name, value))
+        self._names.append(name.lower().encode("ascii"))
         self._first = None
         self.changed = True
+
+    def __setitem__(self, name: str, value: Settable) -> None:
+        field = make_field(name, value)
+        key = name.lower().encode("ascii")
+        at = self._index().get(key)
+        if at is None:
+            self.add(name, value)
+            return
+        self._fields[at] = field
+        keep = [number for number, found in enumerate(self._names) if found != key or number == at]
+        self._names = [self._names[number] for number in keep]
+        self._fields = [self._fields[number] for number in keep]
+        self._first = None
+        self.changed = True
+
+    @property
+    def scanned_end(self) -> int:
+        """The offset behind the last field that stood in the buffer, or -1 when none did."""
+        return self._end
 
     def __delitem__(self, name: str) -> None:
         key = name.lower().encode("utf-8", "replace")

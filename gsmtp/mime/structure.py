@@ -19,8 +19,7 @@ _MESSAGES = frozenset(("message/rfc822", "message/global", "message/news"))
 
 
 class _Level(NamedTuple):
-    """An open multipart: its part, "--" and boundary, and how many parts were open before its current child.
-    """
+    """An open multipart: its part, "--" and boundary, and how many parts were open before its child."""
 
     part: Part
     line: bytes
@@ -84,11 +83,18 @@ class _Pass:
                 self.note("too_many_parts", f"more than {self.limits.parts}", self.levels[index].part, start)
                 return
             at = max(self.child(self.levels[index], after), 1)
-        for level in self.levels:
-            if level.part._children:
-                self.note("missing_last_boundary", f"boundary {level.line[2:]!r:.80}", level.part)
-            else:
-                self.note("missing_boundary", f"boundary {level.line[2:]!r:.80}", level.part)
+        if self.levels:
+            self.tell_unclosed(0)
+            # The line end before a delimiter belongs to it, also where the delimiter was cut off.
+            end = self.end - (self.buffer[self.end - 1 : self.end] == b"\n")
+            end -= end < self.end and self.buffer[end - 1 : end] == b"\r"
+            for part in self.opened[self.levels[0].opened :]:
+                part._end = max(end, part._body)
+
+    def tell_unclosed(self, index: int) -> None:
+        for level in self.levels[index:]:
+            code = "missing_last_boundary" if level.part._children else "missing_boundary"
+            self.note(code, f"boundary {level.line[2:]!r:.80}", level.part)
 
     def enter(self, part: Part, depth: int) -> int:
         """Look what `part` is, go into it if it is a multipart or a message, and return where to read on."""
@@ -152,9 +158,7 @@ class _Pass:
 
     def close(self, index: int, end: int, delimiter: int) -> None:
         """End all that is open inside level `index` at `end`."""
-        for level in self.levels[index + 1 :]:
-            code = "missing_last_boundary" if level.part._children else "missing_boundary"
-            self.note(code, f"boundary {level.line[2:]!r:.80}", level.part)
+        self.tell_unclosed(index + 1)
         self.pop(index + 1)
         first = self.levels[index].opened
         for part in self.opened[first:]:

@@ -21,12 +21,15 @@ except ImportError:
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _NOT_ALPHABET = bytes(sorted(set(range(256)) - set(_ALPHABET)))
 _NOT_DIGIT = _NOT_ALPHABET.replace(b"=", b"")
+_EXPECTED = _ALPHABET + b"=\r\n"
 _FOREIGN = re.compile(rb"[^A-Za-z0-9+/=\s]")
 _PADDING = re.compile(rb"=[=\s]*+")
 # RFC 2045 6.7: "=" and two digits, or a soft line break: "=", white space added on the way, and the line's
 # end
 _BAD_ESCAPE = re.compile(rb"=(?![0-9A-Fa-f]{2}|[ \t]*+(?:\r?\n|\r?\Z))")
-_TRAILING_SPACE = re.compile(rb"(?<![ \t])[ \t]++(?=\r?\n|\r?\Z)")
+_TRAILING_SPACE = re.compile(rb"(?<![ \t])[ \t]++(?=\r?\n)")
+_LINE = re.compile(rb"[^\n]*+\n?")
+_MOST_RUNS = 1_000
 _CHUNK = 192 * 1024
 
 ENCODINGS = {
@@ -105,25 +108,36 @@ def _base64_is_clean(data: bytes) -> bool:
     return found.end() == len(data) and digits % 4 > 1 and digits % 4 + data.count(b"=") == 4
 
 
-def decode_base64(data: bytes) -> bytes:
-    """RFC 2045 6.8. Foreign characters are skipped, missing padding is added, a single left-over digit is
-    dropped.
+def _is_no_base64(data: bytes) -> bool:
+    """Whether this is something else called base64: no padding, and every twentieth byte foreign."""
+    return b"=" not in data and len(data.translate(None, _EXPECTED)) * 20 > len(data) > 64
 
-    What follows the padding is decoded too if it is base64 (files sent as several runs), and dropped if it is
-    not (the footer of a mailing list).
+
+def decode_base64(data: bytes) -> bytes:
+    """RFC 2045 6.8. Foreign characters are skipped, missing padding is added, a lone last digit is dropped.
+
+    Text that was called base64 comes back as it stands. What follows the padding is decoded too if it is
+    base64 (files sent as several runs), and dropped if it is not (the footer of a mailing list).
     """
     stop = data.rfind(b"=")
     if stop < 0 or data.find(b"=") >= stop - 1:  # padding, if any, stands once
         tail = len(data) - stop - 1 if stop >= 0 else 0
         if tail < 8 and not data[len(data) - tail :].strip():
             try:
-                return _fast_base64(data)
+                whole = _fast_base64(data)
             except binascii.Error:
                 pass
-    out = []
+            else:
+                # About as many bytes as that many digits give: nothing foreign was among them.
+                size = len(data) - data.count(b"\n") - data.count(b"\r")
+                if len(whole) * 4 >= size * 3 - size // 10 - 12 or not _is_no_base64(data):
+                    return whole
+    if _is_no_base64(data):
+        return data
+    out: list[bytes] = []
     at = 0
     while at < len(data):
-        found = _PADDING.search(data, at)
+        found = _PADDING.search(data, at) if len(out) < _MOST_RUNS else None
         end, after = (found.start(), found.end()) if found else (len(data), len(data))
         if at and _FOREIGN.search(data, at, end):
             break
@@ -136,37 +150,35 @@ def decode_base64(data: bytes) -> bytes:
 
 
 def decode_quoted_printable(data: bytes) -> bytes:
-    """RFC 2045 6.7. White space at the end of a line is deleted, as rule 3 says; "=" that is no escape stays.
-    """
-    if b" \n" in data or b" \r\n" in data or b"\t\n" in data or b"\t\r\n" in data or data[-1:] in b" \t":
+    """RFC 2045 6.7. White space at a line's end is deleted, as rule 3 says; "=" that is no escape stays."""
+    data = data.rstrip(b" \t")
+    if b" \n" in data or b" \r\n" in data or b"\t\n" in data or b"\t\r\n" in data:
         data = _TRAILING_SPACE.sub(b"", data)
     if data.count(b"=\r") != data.count(b"=\r\n"):
-        data = re.sub(
-            rb"=(?=\r(?!\n))", b"=3D", data
-        )  # binascii would skip to the line's end: a lone CR is data
+        # A lone CR is data; binascii would take it for a line end and skip to the next LF.
+        data = data.replace(b"=\r\n", b"=\n").replace(b"=\r", b"=3D\r")
     return binascii.a2b_qp(data)
 
 
 def decode_uuencode(data: bytes) -> bytes:
     """The data between "begin" and "end"; without a "begin" line, all lines that can be read."""
-    lines = data.splitlines()
-    start = next((n + 1 for n, line in enumerate(lines) if line.startswith(b"begin ")), 0)
-    out = []
-    for line in lines[start:]:
-        if line.strip() == b"end":
+    start = 0 if data.startswith(b"begin ") else data.find(b"\nbegin ") + 1
+    at = data.find(b"\n", start) + 1 if data.startswith(b"begin ", start) else 0
+    out = bytearray()
+    while at < len(data) and (found := _LINE.match(data, at)):
+        at = found.end()
+        line = found[0].rstrip(b"\r\n")
+        if line == b"end":
             break
-        if not line.strip():
+        if not line:
             continue
+        # Some encoders count wrongly; the length byte says how many characters are meant.
+        length = ((((line[0] - 32) & 63) * 4) + 5) // 3
         try:
-            out.append(binascii.a2b_uu(line))
+            out += binascii.a2b_uu(line[: max(length, 1)])
         except binascii.Error:
-            # Some encoders count wrongly; the length byte says how many characters are meant.
-            length = ((((line[0] - 32) & 63) * 4) + 5) // 3
-            try:
-                out.append(binascii.a2b_uu(line[:length]))
-            except binascii.Error:
-                continue
-    return b"".join(out)
+            continue
+    return bytes(out)
 
 
 def chunks(buffer: bytes, start: int, end: int, encoding: str) -> Iterator[bytes]:
@@ -174,7 +186,7 @@ def chunks(buffer: bytes, start: int, end: int, encoding: str) -> Iterator[bytes
     if not encoding:
         for at in range(start, end, _CHUNK):
             yield buffer[at : min(at + _CHUNK, end)]
-    elif encoding == "base64" and not 0 <= buffer.find(b"=", start, end) < end - 8:
+    elif encoding == "base64" and end - 8 <= buffer.find(b"=", start, end):
         yield from _base64_chunks(buffer, start, end)
     elif encoding == "quoted-printable":
         at = start

@@ -11,7 +11,7 @@ import binascii
 import re
 
 from gsmtp.mime import transfer
-from gsmtp.mime.charset import CHARSETS, decode_text
+from gsmtp.mime.charset import CHARSETS, codec_for, decode_text
 from gsmtp.mime.defects import Note
 
 # RFC 2047 2: encoded-word = "=?" charset "?" encoding "?" encoded-text "?="; RFC 2231 5: charset ["*"
@@ -66,7 +66,7 @@ def decode_words(
         else:
             out.append(text[done:start])
         charset = name
-        encoded = text[begin:end].encode("utf-8")
+        encoded = _octets(text[begin:end], name)
         if found[2] in "bB":
             if note is not None and transfer.problem(encoded, "base64"):
                 note("bad_encoded_word", f"not base64: {encoded[:40]!r}")
@@ -80,3 +80,14 @@ def decode_words(
         out.append(decode_text(b"".join(pending), charset, charsets, note))
     out.append(text[done:])
     return "".join(out)
+
+
+def _octets(text: str, charset: str) -> bytes:
+    """The bytes of an encoded text. Raw characters above 127 become bytes of its charset."""
+    if not text.isascii():
+        for codec in (codec_for(charset), "cp1252"):
+            try:
+                return text.encode(codec or "utf-8")
+            except UnicodeError:
+                continue
+    return text.encode("utf-8")

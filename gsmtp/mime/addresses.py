@@ -25,7 +25,7 @@ _NEEDS_QUOTES = re.compile(r"[.]|=\?")
 _TOKEN = re.compile(
     r"(?P<space>[ \t\r\n]++)"
     r"|(?P<word>=\?[^?\s]{1,75}\?[bBqQ]\?[^?<>\"]*+\?=)|(?P<literal>\[[^][\\,;<>\"]*+\])"
-    r"|(?P<special>[,;:<>@\"(])|(?P<atom>(?:[^ \t\r\n,;:<>@\"(\[=]|=(?!\?))++|.)",
+    r"|(?P<special>,[, \t\r\n]*+|[;:<>@\"(])|(?P<atom>(?:[^ \t\r\n,;:<>@\"(\[=]|=(?!\?))++|.)",
     re.S,
 )
 # RFC 5321 4.1.2 and RFC 6531 3.3: dot-string or quoted-string "@" domain or address literal
@@ -34,6 +34,13 @@ _LABEL = r"[A-Za-z0-9_\x80-\U0010ffff-]+"
 _ADDR = re.compile(
     rf"(?:{_ATOM}(?:\.{_ATOM})*|\"(?:[^\\\"\x00-\x1f\x7f]|\\[ -~])*\")"
     rf"@(?:{_LABEL}(?:\.{_LABEL})*\.?|\[[!-Z^-~]+\])"
+)
+
+
+# name <address> and address alone, where nothing needs a second look
+_COMMON = re.compile(
+    rf"[ \t]*+(?:(?:\"([^\"\\]*+)\"[ \t]*+|([{_ATOM_TEXT} \t]*+))<([{_ATOM_TEXT}]++@[A-Za-z0-9.-]++)>"
+    rf"|([{_ATOM_TEXT}]++@[A-Za-z0-9.-]++))[ \t]*+(?:,[ \t]*+|\Z)"
 )
 
 
@@ -77,7 +84,28 @@ def parse_addresses(
     note: Note | None = None,
 ) -> list[Address | Group]:
     """The mailboxes and groups of an address list, in order. Never fails; reads at most `limit` mailboxes."""
-    return _Parser(unfold(text), limit, charsets, note).parse()
+    text = unfold(text)
+    if note is None and (simple := _simple(text, limit, charsets)) is not None:
+        return simple
+    return _Parser(text, limit, charsets, note).parse()
+
+
+def _simple(text: str, limit: int, charsets: frozenset[str]) -> list[Address | Group] | None:
+    """The list when all of it is of the common forms, else None. It is what the parser would find."""
+    out: list[Address | Group] = []
+    at, length = 0, len(text)
+    while at < length and len(out) < limit:
+        found = _COMMON.match(text, at)
+        if found is None:
+            return None
+        quoted, name, addr, bare = found.groups()
+        if bare is not None:
+            out.append(Address("", bare))
+        else:
+            name = (name if quoted is None else quoted).strip()
+            out.append(Address(decode_words(name, charsets) if "=?" in name else name, addr))
+        at = found.end()
+    return out if at >= length else None
 
 
 def valid_address(addr: str) -> bool:
@@ -191,9 +219,9 @@ class _Parser:
             self.open = False
         elif token == "@":
             self.add(token, token)
-        elif token == ",":
+        elif token[0] == ",":
             if self.open and self.angle and self.angle[0] == "@":
-                self.angle.append(token)  # RFC 5322 4.4: obs-route = "@" domain *("," "@" domain) ":"
+                self.angle.append(",")  # RFC 5322 4.4: obs-route = "@" domain *("," "@" domain) ":"
             else:
                 self.flush()
         elif token == ";":

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from gsmtp.mime.addresses import Address, Group
 from gsmtp.mime.defects import DEFAULT_LIMITS
+from gsmtp.mime.domains import to_ascii
 from gsmtp.mime.fields import Parameters, SetField, Settable, to_addresses
 from gsmtp.mime.headers import Headers
 from gsmtp.mime.identifiers import make_boundary, make_message_id
@@ -206,10 +207,10 @@ def _body(
 
 
 def _domain(senders: Sequence[Address | Group]) -> str | None:
-    """The sender's domain for the Message-ID, if it is ASCII."""
+    """The sender's domain for the Message-ID."""
     for item in senders:
-        if isinstance(item, Address) and item.domain.isascii() and not item.domain.startswith("["):
-            return item.domain or None
+        if isinstance(item, Address) and item.domain and not item.domain.startswith("["):
+            return to_ascii(item.domain)
     return None
 
 

@@ -10,6 +10,7 @@ byte is something.
 from __future__ import annotations
 
 import re
+from codecs import charmap_decode
 from collections.abc import Callable
 from encodings.aliases import aliases
 
@@ -91,11 +92,9 @@ _SUPERSETS: dict[str, str] = {
     "iso8859_9": "cp1254",
 }
 
-_C1 = re.compile(rb"[\x80-\x9f]")
 # cp1252 leaves five bytes undefined; as in WHATWG Encoding they stand for the control characters of that
 # number.
 _CP1252 = "".join(bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in range(256))
-_CP1252_FROM_LATIN1 = {byte: char for byte, char in enumerate(_CP1252) if byte != ord(char)}
 
 
 def codec_for(name: str, allowed: frozenset[str] = CHARSETS) -> str | None:
@@ -109,7 +108,7 @@ def guess(data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
-        return data.decode("latin-1").translate(_CP1252_FROM_LATIN1)
+        return charmap_decode(data, "strict", _CP1252)[0]
 
 
 def decode_text(
@@ -133,8 +132,7 @@ def decode_text(
     try:
         if codec == "latin_1":
             # RFC-wise 0x80 to 0x9f are control characters; in mail they are always cp1252 under a wrong name.
-            text = data.decode("latin-1")
-            return text.translate(_CP1252_FROM_LATIN1) if _C1.search(data) else text
+            return charmap_decode(data, "strict", _CP1252)[0]
         return data.decode(codec)
     except UnicodeError:
         if note is not None:

@@ -39,9 +39,7 @@ def decode(
     else:
         raise TypeError(f"decode takes bytes, memoryview or mmap, not {type(raw).__name__}")
     head = scan(buffer, 0, len(buffer), limits, mbox=True)
-    message = Message(
-        Source(limits, grow, check), Headers(buffer, head, limits), buffer, 0, head.body, len(buffer)
-    )
+    message = Message(Source(limits, grow, check), Headers(head, limits), buffer, 0, head.body, len(buffer))
     if strict and (defects := message.defects):
         raise MimeError(*defects[0])
     return message

@@ -15,7 +15,6 @@ from typing import Any, Literal
 from gsmtp.mime.convert import from_stdlib, rebuild
 from gsmtp.mime.dkim import DKIM
 from gsmtp.mime.fields import NeedsSMTPUTF8, SetField, encode_value, make_field
-from gsmtp.mime.headers import Span
 from gsmtp.mime.part import Message, Part
 
 CTE = Literal["7bit", "8bit", "binary"]
@@ -104,7 +103,9 @@ class _Writer:
 
     def leaf(self, part: Part) -> None:
         content = part._payload or b""
-        encoding, body = transfer_encode(content, part.content_type.startswith("text/"), self.cte)
+        encoding, body = transfer_encode(
+            content, part.content_type.startswith(("text/", "message/")), self.cte
+        )
         self.head(part, encoding)
         self.out.append(body)
         if isinstance(part, Message) and body and not body.endswith(b"\n"):
@@ -167,7 +168,7 @@ class _Writer:
         for name, field, raw in part.headers.fields():
             if name.lower() in _DROPPED:
                 continue
-            if isinstance(field, Span):
+            if not isinstance(field, SetField):
                 if self.utf8 is False and not raw.isascii():
                     value = part.headers.decoded(field)
                     raw = _field_bytes(make_field(name, value), False, line)
@@ -216,18 +217,17 @@ def _has_lines(data: bytes) -> bool:
 def transfer_encode(content: bytes, is_text: bool, cte: CTE) -> tuple[str | None, bytes]:
     """The transfer encoding that fits (None for 7bit) and the body in it.
 
-    Text that is almost ASCII becomes quoted-printable; so does nothing that has line ends other than CRLF,
-    which quoted-printable would not keep as they are.
+    What is no text is base64 whatever its bytes are: a hop may change line ends. Text that is almost ASCII
+    becomes quoted-printable, unless it has line ends other than CRLF, which that would not keep.
     """
-    ascii_only = content.isascii()
-    if _has_lines(content):
-        if ascii_only:
+    if is_text and _has_lines(content):
+        if content.isascii():
             return None, content
         if cte != "7bit":
             return "8bit", content
     elif cte == "binary":
         return "binary", content
-    if is_text or ascii_only:
+    if is_text:
         ends = content.count(b"\r\n")
         if content.count(b"\n") == ends == content.count(b"\r"):
             special = len(content.translate(None, _QP_SAFE))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from gsmtp.mime.charset import guess
@@ -26,6 +26,8 @@ Buffer = bytes | mmap.mmap
 # space before the colon. Deviations: a name may be empty (recorded), the line end may be LF; a lone CR is
 # data.
 _FIELD = re.compile(rb"([!-9;-~]*+)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)(?:\n|\Z)")
+_FIELDS = re.compile(rb"(?:[!-9;-~]++[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+)++")
+_NAMED_FIELD = re.compile(rb"([!-9;-~]++)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)\n")
 _LINE = re.compile(rb"[^\n]*+(?:\n|\Z)")
 _MBOX = re.compile(rb">?From [^\n]*+\n")
 _INDENT = re.compile(rb"[ \t]++(?![\r\n])")
@@ -39,13 +41,8 @@ SINGLE = frozenset(
 )
 
 
-class Span(NamedTuple):
-    """A field in the buffer: from `start` to `end` with its line end, the value from `value` on."""
-
-    start: int
-    value: int
-    end: int
-
+Span = re.Match[bytes]
+"""A field in the buffer: the match of `_FIELD`, group 1 its name, group 2 its value with the line ends."""
 
 Field = Span | SetField
 
@@ -82,22 +79,24 @@ def scan(
         elif (found := _INDENT.match(buffer, at, stop)) and match(buffer, found.end(), stop):
             defects.append(Defect("indented_header", "the first line begins with white space", at))
             at = found.end()
-    add_name, add_field = names.append, fields.append
+    if (
+        delimiters is None
+        and isinstance(buffer, bytes)
+        and (quick := _regular(buffer, at, stop, limits.headers))
+    ):
+        return quick._replace(defects=defects) if defects else quick
     while found := match(buffer, at, stop):
         name = found[1]
-        if delimiters and name[:2] == b"--" and _line(buffer, at, end) in delimiters:
+        if not name:
+            defects.append(Defect("empty_header_name", "a colon begins the line", at))
+        elif delimiters and name.startswith(b"--") and _line(buffer, at, end) in delimiters:
             break
-        if len(names) >= limits.headers:
+        names.append(name.lower())
+        fields.append(found)
+        at = found.end()
+        if len(names) >= limits.headers and match(buffer, at, stop):
             defects.append(Defect("too_many_headers", f"more than {limits.headers}", at))
             return Head(names, fields, _after_head(buffer, at, end), defects)
-        if name:
-            add_name(name.lower())
-        else:
-            add_name(b"")
-            defects.append(Defect("empty_header_name", "a colon begins the line", at))
-        after = found.end()
-        add_field(Span(at, found.start(2), after))
-        at = after
     if at >= end:
         return Head(names, fields, end, defects)
     if at >= stop or (stop < end and (line := _LINE.match(buffer, at, stop)) and line.end() == stop):
@@ -109,6 +108,21 @@ def scan(
     if not (delimiters and _line(buffer, at, end) in delimiters):
         defects.append(Defect("header_without_colon", "the body starts here, without a blank line", at))
     return Head(names, fields, at, defects)
+
+
+def _regular(buffer: bytes, at: int, stop: int, most: int) -> Head | None:
+    """The head at `at` when a blank line ends it and all in it are fields with names; else None. Two calls
+    find it.
+    """
+    whole = _FIELDS.match(buffer, at, stop)
+    end = whole.end() if whole else at
+    blank = _BLANK.match(buffer, end, stop)
+    if blank is None or blank.end() == end:
+        return None
+    fields = list(_NAMED_FIELD.finditer(buffer, at, end))
+    if len(fields) > most:
+        return None
+    return Head([found[1].lower() for found in fields], fields, blank.end(), [])
 
 
 def _line(buffer: Buffer, at: int, end: int) -> bytes:
@@ -126,6 +140,9 @@ def _after_head(buffer: Buffer, at: int, end: int) -> int:
     return found.end() if found else end
 
 
+_NO_HEAD = Head([], [], 0, [])
+
+
 class Headers:
     """A head's fields in order. `headers["X"]` is the decoded text of the first X, or None.
 
@@ -134,40 +151,22 @@ class Headers:
     is one that no line can hold.
     """
 
-    __slots__ = ("_buffer", "_defects", "_end", "_fields", "_first", "_limits", "_names", "changed")
+    __slots__ = ("_fields", "_head", "_limits", "_names", "changed")
 
-    def __init__(
-        self, buffer: Buffer = b"", head: Head | None = None, limits: Limits = DEFAULT_LIMITS
-    ) -> None:
-        self._buffer = buffer
+    def __init__(self, head: Head = _NO_HEAD, limits: Limits = DEFAULT_LIMITS) -> None:
         self._limits = limits
-        self._names: list[bytes] = head.names if head else []
-        self._fields: list[Field] = list(head.fields) if head else []
-        self._defects: list[Defect] = head.defects if head else []
-        self._first: dict[bytes, int] | None = None
-        self._end = head.fields[-1].end if head and head.fields else -1
+        self._head = head
+        self._names: list[bytes] = head.names
+        self._fields: Sequence[Field] = head.fields
         self.changed = False
 
-    def _index(self) -> dict[bytes, int]:
-        first: dict[bytes, int] = {}
-        for at, name in enumerate(self._names):
-            if name not in first:
-                first[name] = at
-        self._first = first
-        return first
-
     def _value(self, field: Field) -> bytes:
-        if isinstance(field, Span):
-            return self._buffer[field.value : field.end].strip(b" \t\r\n")
-        return field.raw
+        return field.raw if isinstance(field, SetField) else field[2].strip(b" \t\r\n")
 
     def find(self, name: bytes) -> bytes | None:
         """The bytes of the first field of that lower-case name, folds and all, or None."""
-        first = self._first
-        if first is None:
-            first = self._index()
-        at = first.get(name)
-        return None if at is None else self._value(self._fields[at])
+        names = self._names
+        return self._value(self._fields[names.index(name)]) if name in names else None
 
     def _text(self, raw: bytes) -> str:
         text = unfold(guess(raw))
@@ -206,9 +205,7 @@ class Headers:
 
     def _name(self, at: int) -> str:
         field = self._fields[at]
-        if isinstance(field, Span):
-            return self._buffer[field.start : field.start + len(self._names[at])].decode("ascii")
-        return field.name
+        return field.name if isinstance(field, SetField) else field[1].decode("ascii")
 
     def keys(self) -> list[str]:
         """The names in order as they stand, repeated where a field is."""
@@ -228,19 +225,19 @@ class Headers:
 
     def defects(self) -> Iterator[Defect]:
         """What was wrong with the head as such: lines, limits, fields that stand twice."""
-        yield from self._defects
+        yield from self._head.defects
         seen: set[bytes] = set()
         for name, field in zip(self._names, self._fields, strict=True):
-            if name in SINGLE and isinstance(field, Span):
+            if name in SINGLE and not isinstance(field, SetField):
                 if name in seen:
-                    yield Defect("duplicate_header", name.decode(), field.start)
+                    yield Defect("duplicate_header", name.decode(), field.start())
                 seen.add(name)
 
     def spans(self) -> Iterator[tuple[bytes, bytes, int]]:
         """The fields that stand in the buffer as (lower-case name, bytes, offset)."""
         for name, field in zip(self._names, self._fields, strict=True):
-            if isinstance(field, Span):
-                yield name, self._value(field), field.start
+            if not isinstance(field, SetField):
+                yield name, self._value(field), field.start()
 
     def decoded(self, field: Field) -> str:
         """The text of a field of this table."""
@@ -248,9 +245,8 @@ class Headers:
 
     def put(self, field: SetField) -> None:
         """Append a field that is encoded already."""
-        self._fields.append(field)
-        self._names.append(field.name.lower().encode("ascii"))
-        self._first = None
+        self._fields = [*self._fields, field]
+        self._names = [*self._names, field.name.lower().encode("ascii")]
         self.changed = True
 
     def fields(self) -> Iterator[tuple[str, Field, bytes]]:
@@ -258,42 +254,35 @@ class Headers:
         `SetField`).
         """
         for at, field in enumerate(self._fields):
-            if isinstance(field, Span):
-                yield self._name(at), field, self._buffer[field.start : field.end]
-            else:
-                yield field.name, field, field.raw
+            yield self._name(at), field, field.raw if isinstance(field, SetField) else field[0]
 
     def add(self, name: str, value: Settable) -> None:
         """Append a field, whether or not there is one of that name. Raises ValueError as setting does."""
-        self._fields.append(make_field(name, value))
-        self._names.append(name.lower().encode("ascii"))
-        self._first = None
-        self.changed = True
+        self.put(make_field(name, value))
 
     def __setitem__(self, name: str, value: Settable) -> None:
         field = make_field(name, value)
         key = name.lower().encode("ascii")
-        at = self._index().get(key)
-        if at is None:
-            self.add(name, value)
+        if key not in self._names:
+            self.put(field)
             return
-        self._fields[at] = field
-        keep = [number for number, found in enumerate(self._names) if found != key or number == at]
-        self._names = [self._names[number] for number in keep]
-        self._fields = [self._fields[number] for number in keep]
-        self._first = None
+        first = self._names.index(key)
+        fields = [*self._fields]
+        fields[first] = field
+        self._keep(fields, lambda at: at == first or self._names[at] != key)
+
+    def __delitem__(self, name: str) -> None:
+        key = name.lower().encode("utf-8", "replace")
+        if key in self._names:
+            self._keep(self._fields, lambda at: self._names[at] != key)
+
+    def _keep(self, fields: Sequence[Field], wanted: Callable[[int], bool]) -> None:
+        keep = [at for at in range(len(fields)) if wanted(at)]
+        self._fields = [fields[at] for at in keep]
+        self._names = [self._names[at] for at in keep]
         self.changed = True
 
     @property
     def scanned_end(self) -> int:
         """The offset behind the last field that stood in the buffer, or -1 when none did."""
-        return self._end
-
-    def __delitem__(self, name: str) -> None:
-        key = name.lower().encode("utf-8", "replace")
-        keep = [at for at, found in enumerate(self._names) if found != key]
-        if len(keep) != len(self._names):
-            self._names = [self._names[at] for at in keep]
-            self._fields = [self._fields[at] for at in keep]
-            self._first = None
-            self.changed = True
+        return self._head.fields[-1].end() if self._head.fields else -1

@@ -13,9 +13,9 @@ from functools import lru_cache
 from types import MappingProxyType
 from urllib.parse import unquote_to_bytes
 
-from gsmtp.mime.charset import CHARSETS, decode_text
+from gsmtp.mime.charset import decode_text, guess
 from gsmtp.mime.defects import DEFAULT_LIMITS, Limits, Note
-from gsmtp.mime.lexical import QUOTED, skip_blank, skip_space, unescape
+from gsmtp.mime.lexical import QUOTED, skip_blank, skip_space, unescape, unfold
 from gsmtp.mime.words import decode_words
 
 # RFC 2045 5.1: parameter = attribute "=" value. Deviation: white space may stand around "=".
@@ -38,12 +38,6 @@ def parse_parameters(text: str, limits: Limits = DEFAULT_LIMITS, note: Note | No
     `'text/plain; charset="utf-8"'` gives `("text/plain", {"charset": "utf-8"})`. The mapping cannot be
     changed.
     """
-    if note is None and len(text) < 200 and limits is DEFAULT_LIMITS:
-        return _cached(text)
-    return _parse(text, limits, note)
-
-
-def _parse(text: str, limits: Limits, note: Note | None) -> Parsed:
     at, closed = skip_blank(text, 0)
     if not closed and note is not None:
         note("unterminated_comment", "a comment has no end")
@@ -107,9 +101,16 @@ def _parse(text: str, limits: Limits, note: Note | None) -> Parsed:
     return value, MappingProxyType(_join(pieces, limits.charsets, note))
 
 
+def parse_raw(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> Parsed:
+    """`parse_parameters` of the bytes of a header as they stand, folds and all."""
+    if limits is DEFAULT_LIMITS and len(raw) < 200:
+        return _cached_raw(raw)
+    return parse_parameters(unfold(guess(raw)), limits)
+
+
 @lru_cache(maxsize=1024)
-def _cached(text: str) -> Parsed:
-    return _parse(text, DEFAULT_LIMITS, None)
+def _cached_raw(raw: bytes) -> Parsed:
+    return parse_parameters(unfold(guess(raw)))
 
 
 def _after_quotes(text: str, start: int, end: int, content: str, note: Note | None) -> tuple[str, int]:
@@ -169,6 +170,3 @@ def _join(pieces: dict[str, str], charsets: frozenset[str], note: Note | None) -
 def no_parameters() -> Mapping[str, str]:
     """The mapping of a header without parameters."""
     return MappingProxyType({})
-
-
-__all__ = ["CHARSETS", "Parsed", "no_parameters", "parse_parameters"]

@@ -27,7 +27,7 @@ from gsmtp.mime.defects import Defect, Limits
 from gsmtp.mime.filenames import safe_filename
 from gsmtp.mime.headers import Buffer, Headers
 from gsmtp.mime.lexical import unfold
-from gsmtp.mime.parameters import Parsed, no_parameters, parse_parameters
+from gsmtp.mime.parameters import Parsed, no_parameters, parse_raw
 
 if TYPE_CHECKING:
     from gsmtp.mime.build import Addresses, Attachable
@@ -105,7 +105,7 @@ class Part:
         raw = self.headers.find(name)
         if raw is None:
             return None
-        return parse_parameters(unfold(guess(raw)), self._source.limits)
+        return parse_raw(raw, self._source.limits)
 
     def _content_type(self) -> Parsed:
         parsed = self._type
@@ -165,7 +165,10 @@ class Part:
     def encoding(self) -> str:
         """The transfer encoding that is applied: "base64", "quoted-printable", "uuencode" or "" for none."""
         raw = self.headers.find(b"content-transfer-encoding")
-        return "" if raw is None else transfer.encoding_of(guess(raw))[0]
+        if raw is None:
+            return ""
+        known = transfer.KNOWN.get(raw)
+        return transfer.encoding_of(guess(raw))[0] if known is None else known
 
     @property
     def is_multipart(self) -> bool:
@@ -188,12 +191,15 @@ class Part:
         """This part and all below in the order they stand, attached messages included (as their part, then as
         they are).
         """
+        self._grow()
         stack = [self]
         while stack:
             part = stack.pop()
             yield part
-            embedded = part.message
-            stack.extend(reversed(part.parts if embedded is None else [embedded]))
+            if part._embedded is not None:
+                stack.append(part._embedded)
+            elif part._children:
+                stack.extend(reversed(part._children))
 
     @property
     def raw(self) -> bytes:
@@ -376,11 +382,12 @@ class Message(Part):
 
     def _leaves(self) -> Iterator[tuple[Part, bool]]:
         """The leaves outside attached messages, each with whether it may be text of this mail."""
+        self._grow()
         stack: list[tuple[Part, bool]] = [(self, True)]
         while stack:
             part, shown = stack.pop()
-            children = part.parts
-            if not children or part.message is not None:
+            children = part._children
+            if not children:
                 yield part, shown
                 continue
             shown = shown and part.disposition != "attachment"

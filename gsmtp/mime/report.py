@@ -139,7 +139,7 @@ def _groups(part: Part) -> Iterator[Headers]:
         starts = [number for number, name in enumerate(head.names) if name == b"final-recipient"][1:]
         for start, stop in zip([0, *starts], [*starts, len(head.names)], strict=True):
             piece = head._replace(names=head.names[start:stop], fields=head.fields[start:stop], defects=[])
-            yield Headers(content, piece, limits)
+            yield Headers(piece, limits)
 
 
 def _recipient(group: Headers) -> RecipientStatus:
@@ -177,4 +177,4 @@ def _original(part: Part | None, message: Message) -> Message | None:
     content = part.content
     limits = part._source.limits
     head = scan(content, 0, len(content), limits, mbox=True)
-    return Message(message._source, Headers(content, head, limits), content, 0, head.body, len(content))
+    return Message(message._source, Headers(head, limits), content, 0, head.body, len(content))

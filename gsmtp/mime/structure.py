@@ -51,38 +51,32 @@ class _Pass:
             defects.append(Defect(code, text, where if part._origin < 0 else part._origin))
 
     def run(self) -> None:
+        # A multipart has a head, so every body that is looked through stands behind a line end.
         at = self.enter(self.root, self.base_depth)
-        find = self.buffer.find
+        buffer, find, end = self.buffer, self.buffer.find, self.end
         while self.levels:
-            # The line may begin at `at`: the line end before belongs to the delimiter.
-            hit = find(self.needle, max(at - 1, 0), self.end)
-            if at == 0 and self.buffer[: len(self.needle) - 1] == self.needle[1:]:
-                start = 0
-            elif hit < 0:
+            hit = find(self.needle, at - 1, end)
+            if hit < 0:
                 break
-            else:
-                start = hit + 1
-            stop = find(b"\n", start, self.end)
-            after = self.end if stop < 0 else stop + 1
-            line = delimiter_line(self.buffer[start : after if stop < 0 else stop])
-            index = self.delimiters.get(line)
+            start = hit + 1
+            stop = find(b"\n", start, end)
+            after = end if stop < 0 else stop + 1
+            index = self.delimiters.get(delimiter_line(buffer[start : after if stop < 0 else stop]))
             if index is None:
-                at = max(after, 1)
+                at = after
                 continue
-            content_end = max(start - 1, 0)
-            if content_end and self.buffer[content_end - 1 : content_end] == b"\r":
-                content_end -= 1
-            closing = index < 0
-            index = ~index if closing else index
-            self.close(index, content_end, start)
-            if closing:
-                self.pop(index)
-                at = max(after, 1)
+            if buffer[hit - 1 : hit] == b"\r":
+                hit -= 1
+            if index < 0:  # a closing line
+                self.close(~index, hit)
+                self.pop(~index)
+                at = after
                 continue
+            self.close(index, hit)
             if self.count >= self.limits.parts:
                 self.note("too_many_parts", f"more than {self.limits.parts}", self.levels[index].part, start)
                 return
-            at = max(self.child(self.levels[index], after), 1)
+            at = self.child(self.levels[index], after)
         if self.levels:
             self.tell_unclosed(0)
             # The line end before a delimiter belongs to it, also where the delimiter was cut off.
@@ -121,7 +115,7 @@ class _Pass:
                 return at
             self.count += 1
             head = scan(self.buffer, at, self.end, self.limits, self.delimiters, mbox=True)
-            headers = Headers(self.buffer, head, self.limits)
+            headers = Headers(head, self.limits)
             message = Message(self.source, headers, self.buffer, at, head.body, self.end)
             message._origin = part._origin
             part._embedded = message
@@ -149,22 +143,23 @@ class _Pass:
         self.count += 1
         head = scan(self.buffer, start, self.end, self.limits, self.delimiters)
         default = "message/rfc822" if level.part.content_type == "multipart/digest" else "text/plain"
-        headers = Headers(self.buffer, head, self.limits)
+        headers = Headers(head, self.limits)
         part = Part(self.source, headers, self.buffer, start, head.body, self.end, default)
         part._origin = self.root._origin
         level.part._children.append(part)
         self.opened.append(part)
         return self.enter(part, level.depth + 1)
 
-    def close(self, index: int, end: int, delimiter: int) -> None:
+    def close(self, index: int, end: int) -> None:
         """End all that is open inside level `index` at `end`."""
-        self.tell_unclosed(index + 1)
-        self.pop(index + 1)
+        if len(self.levels) > index + 1:
+            self.tell_unclosed(index + 1)
+            self.pop(index + 1)
         first = self.levels[index].opened
         for part in self.opened[first:]:
-            part._end = max(end, part._start)
-            # A head that runs into the delimiter leaves an empty body.
-            part._body = min(part._body, part._end)
+            part._end = end if end > part._start else part._start
+            if part._body > end:  # a head that runs into the delimiter leaves an empty body
+                part._body = part._end
         del self.opened[first:]
 
     def pop(self, index: int) -> None:
@@ -180,7 +175,9 @@ class _Pass:
 
     def aim(self) -> None:
         """What to search for: the longest beginning that all delimiters share."""
-        if self.levels:
+        if len(self.levels) == 1:
+            self.needle = b"\n" + self.levels[0].line
+        elif self.levels:
             lines = [level.line for level in self.levels]
             # What the least and the greatest share, all share.
             low, high = min(lines), max(lines)
@@ -216,7 +213,7 @@ def grow(root: Part) -> None:
             count += 1
             content = found.content
             head = scan(content, 0, len(content), root._source.limits, mbox=True)
-            headers = Headers(content, head, root._source.limits)
+            headers = Headers(head, root._source.limits)
             message = Message(root._source, headers, content, 0, head.body, len(content))
             message._origin = found._origin if found._origin >= 0 else found._body
             found._embedded = message

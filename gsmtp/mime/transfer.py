@@ -44,6 +44,8 @@ ENCODINGS = {
     "uue": "uuencode",
     "x-uue": "uuencode",
 }
+# The common spellings, as they stand
+KNOWN = {name.encode("ascii"): encoding for name, encoding in ENCODINGS.items()}
 _NEAR = {
     "7-bit": "",
     "8-bit": "",
@@ -164,7 +166,7 @@ def decode_uuencode(data: bytes) -> bytes:
     """The data between "begin" and "end"; without a "begin" line, all lines that can be read."""
     start = 0 if data.startswith(b"begin ") else data.find(b"\nbegin ") + 1
     at = data.find(b"\n", start) + 1 if data.startswith(b"begin ", start) else 0
-    out = bytearray()
+    out, bad = bytearray(), 0
     while at < len(data) and (found := _LINE.match(data, at)):
         at = found.end()
         line = found[0].rstrip(b"\r\n")
@@ -172,12 +174,16 @@ def decode_uuencode(data: bytes) -> bytes:
             break
         if not line:
             continue
-        # Some encoders count wrongly; the length byte says how many characters are meant.
-        length = ((((line[0] - 32) & 63) * 4) + 5) // 3
-        try:
-            out += binascii.a2b_uu(line[: max(length, 1)])
-        except binascii.Error:
+        # The first character says how many bytes are meant. Some encoders miscount, and lines get cut off.
+        length = min((line[0] - 32) & 63, (len(line) - 1) * 3 // 4)
+        if not length:
             continue
+        try:
+            out += binascii.a2b_uu(bytes((length + 32,)) + line[1 : (length * 4 + 2) // 3 + 1])
+        except binascii.Error:
+            bad += 1
+            if bad > _MOST_RUNS:
+                break
     return bytes(out)
 
 

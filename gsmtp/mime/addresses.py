@@ -44,6 +44,10 @@ _COMMON = re.compile(
 )
 
 
+# A name and an address have their place in far less; what is longer is an attack
+_LONGEST = 20_000
+
+
 class Address(NamedTuple):
     """A mailbox: `name` for people, decoded, may be ""; `addr` as `local@domain`, quotes of the local part
     kept.
@@ -144,6 +148,7 @@ class _Parser:
 
     def parse(self) -> list[Address | Group]:
         text, at, length = self.text, 0, len(self.text)
+        begin = 0  # of the mailbox at hand
         quotable = commentable = True
         match = _TOKEN.match
         while at < length:
@@ -151,10 +156,14 @@ class _Parser:
             assert found is not None  # its last branch takes any character
             kind, token = found.lastgroup, found[0]
             at = found.end()
-            if kind == "space":
-                self.space()
-            elif kind != "special":
-                self.add(token, token)
+            if kind != "special":
+                if kind == "space":
+                    self.space()
+                elif self.angle is None:
+                    self.words.append(token)
+                    self.plain.append(token)
+                else:
+                    self.add(token, token)
             elif token == '"':
                 quoted = QUOTED.match(text, at - 1) if quotable else None
                 if quoted is None:
@@ -177,9 +186,14 @@ class _Parser:
                     self.space()
             else:
                 self.special(token)
-            if self.count >= self.limit:
-                self.tell("too_many_addresses", f"more than {self.limit}")
-                self.clear()
+                if token[0] in ",;:":
+                    begin = at
+                if self.count >= self.limit:
+                    self.tell("too_many_addresses", f"more than {self.limit}")
+                    self.clear()
+                    break
+            if at - begin > _LONGEST:
+                self.tell("bad_address", f"a mailbox longer than {_LONGEST} characters; the rest is not read")
                 break
         self.flush()
         if self.group is not None:

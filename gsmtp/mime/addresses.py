@@ -87,7 +87,7 @@ def parse_addresses(
     charsets: frozenset[str] = CHARSETS,
     note: Note | None = None,
 ) -> list[Address | Group]:
-    """The mailboxes and groups of an address list, in order. Never fails; reads at most `limit` mailboxes."""
+    """The mailboxes and groups of an address list, in order. Never fails; reads at most `limit` of them."""
     text = unfold(text)
     if note is None and (simple := _simple(text, limit, charsets)) is not None:
         return simple
@@ -106,7 +106,7 @@ def _simple(text: str, limit: int, charsets: frozenset[str]) -> list[Address | G
         if bare is not None:
             out.append(Address("", bare))
         else:
-            name = (name if quoted is None else quoted).strip()
+            name = (name if quoted is None else quoted).strip(" \t")
             out.append(Address(decode_words(name, charsets) if "=?" in name else name, addr))
         at = found.end()
     return out if at >= length else None
@@ -256,9 +256,10 @@ class _Parser:
     def end_group(self) -> None:
         self.found.append(Group(self.group or "", tuple(self.members)))
         self.group, self.members = None, []
+        self.count += 1
 
     def phrase(self, tokens: list[str]) -> str:
-        name = "".join(tokens).strip()
+        name = "".join(tokens).strip(" \t\r\n")
         return decode_words(name, self.charsets) if "=?" in name else name
 
     def flush(self) -> None:

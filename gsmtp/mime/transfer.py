@@ -155,7 +155,14 @@ def decode_quoted_printable(data: bytes) -> bytes:
     """RFC 2045 6.7. White space at a line's end is deleted, as rule 3 says; "=" that is no escape stays."""
     data = data.rstrip(b" \t")
     if b" \n" in data or b" \r\n" in data or b"\t\n" in data or b"\t\r\n" in data:
-        data = _TRAILING_SPACE.sub(b"", data)
+        # By pieces that end with lines: a substitution keeps everything it finds until it is done.
+        out = bytearray()
+        at = 0
+        while at < len(data):
+            stop = data.find(b"\n", at + _CHUNK) + 1 or len(data)
+            out += _TRAILING_SPACE.sub(b"", data[at:stop])
+            at = stop
+        data = bytes(out)
     if data.count(b"=\r") != data.count(b"=\r\n"):
         # A lone CR is data; binascii would take it for a line end and skip to the next LF.
         data = data.replace(b"=\r\n", b"=\n").replace(b"=\r", b"=3D\r")

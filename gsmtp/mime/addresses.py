@@ -19,7 +19,7 @@ from gsmtp.mime.words import decode_words
 
 # RFC 5322 3.2.3: atext and "."; what else may not stand in a name without quotes
 _ATOM_TEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~.\-\x80-\U0010ffff"
-_PHRASE = re.compile(rf"[{_ATOM_TEXT} \t]*")
+_PHRASE = re.compile(rf"[{_ATOM_TEXT} ]*")
 _NEEDS_QUOTES = re.compile(r"[.]|=\?")
 # One token: white space, an encoded word (senders leave commas in them), a special, a domain literal, an atom
 _TOKEN = re.compile(

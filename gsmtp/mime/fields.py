@@ -58,6 +58,7 @@ list-unsubscribe-post list-post list-help list-archive auto-submitted
 _NO_WORDS = frozenset(_STRUCTURED_NAMES.split())
 _HOLD_FIRST = frozenset(("message-id", "in-reply-to", "references", "content-id"))
 _TOKEN = re.compile(r"[!#$%&'*+.^_`{|}~0-9A-Za-z-]+")
+_PARAMETER_VALUE = re.compile(r"[!-:<-~]*")
 _PLAIN_ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+")
 _QUOTABLE = re.compile(r"[\t -~]*")
 
@@ -75,6 +76,8 @@ def _keep(name: str, value: Settable) -> Value:
         return format_date(value)
     if isinstance(value, Parameters):
         check_text(value.value)
+        if not _PARAMETER_VALUE.fullmatch(value.value):
+            raise ValueError(f"not the value of a header with parameters: {value.value!r:.80}")
         for key, text in value.params.items():
             if not _TOKEN.fullmatch(key) or "*" in key:
                 raise ValueError(f"not a name of a parameter: {key!r:.80}")

@@ -1,4 +1,4 @@
-"""One mail per rule of the decoder: the file is named after what it shows, expected.json says what comes out."""
+"""One mail per rule of the decoder: the file is named after what it shows, expected.json has the answers."""
 
 from __future__ import annotations
 

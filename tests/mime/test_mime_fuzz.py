@@ -1,7 +1,7 @@
 """A hundred thousand mutated mails: reading never raises, strict reading raises nothing but MimeError.
 
-The mutations work on the fixtures, on built mails and on dictionaries of what parsers trip over, from a fixed seed;
-GSMTP_FUZZ_SEED chooses another one, GSMTP_FUZZ_COUNT another number. A failing input is printed.
+The mutations work on the fixtures, on built mails and on dictionaries of what parsers trip over, from a fixed
+seed; GSMTP_FUZZ_SEED chooses another one, GSMTP_FUZZ_COUNT another number. A failing input is printed.
 """
 
 from __future__ import annotations
@@ -10,32 +10,25 @@ import os
 import random
 from pathlib import Path
 
+from mime_asking import ask_all
+
 from gsmtp import mime
 
 COUNT = int(os.environ.get("GSMTP_FUZZ_COUNT", "100000"))
 SEED = int(os.environ.get("GSMTP_FUZZ_SEED", "1"))
 
 TOKENS = [
-    b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b"--", b"--b", b"--b--", b"\r\n--b\r\n", b"\r\n--b--\r\n", b"\r\n\r\n", b":", b";",
-    b",", b"<", b">", b"@", b"(", b")", b'"', b"\\", b"[", b"]", b"=", b"==", b"=\r\n", b"=?", b"?=", b"=?utf-8?q?", b"=?utf-8?b?",
-    b"*0*=", b"*1=", b"*=", b"utf-8''", b"%", b"\xff", b"\xc3", b"\xef\xbb\xbf", b"\x80", b"From ", b"Content-Type: ",
-    b"multipart/mixed; boundary=b", b"multipart/digest; boundary=", b"message/rfc822", b"text/html; charset=", b"charset=utf-16",
-    b"charset=hz", b"charset=iso-2022-kr", b"charset=utf-7", b"charset=zlib", b"Content-Transfer-Encoding: base64\r\n",
-    b"Content-Transfer-Encoding: quoted-printable\r\n", b"Content-Transfer-Encoding: uuencode\r\n", b"begin 644 x\r\n",
-    b"Content-Disposition: attachment; filename", b"message/delivery-status", b"Final-Recipient: ", b"Date: ", b"To: ", b"MIME-Version: 1.0",
+    b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b"--", b"--b", b"--b--", b"\r\n--b\r\n", b"\r\n--b--\r\n",
+    b"\r\n\r\n", b":", b";", b",", b"<", b">", b"@", b"(", b")", b'"', b"\\", b"[", b"]", b"=", b"==",
+    b"=\r\n", b"=?", b"?=", b"=?utf-8?q?", b"=?utf-8?b?", b"*0*=", b"*1=", b"*=", b"utf-8''", b"%",
+    b"\xff", b"\xc3", b"\xef\xbb\xbf", b"\x80", b"From ", b"Content-Type: ",
+    b"multipart/mixed; boundary=b", b"multipart/digest; boundary=", b"message/rfc822",
+    b"text/html; charset=", b"charset=utf-16", b"charset=hz", b"charset=iso-2022-kr", b"charset=utf-7",
+    b"charset=zlib", b"Content-Transfer-Encoding: base64\r\n",
+    b"Content-Transfer-Encoding: quoted-printable\r\n", b"Content-Transfer-Encoding: uuencode\r\n",
+    b"begin 644 x\r\n", b"Content-Disposition: attachment; filename", b"message/delivery-status",
+    b"Final-Recipient: ", b"Date: ", b"To: ", b"MIME-Version: 1.0",
 ]  # fmt: skip
-
-
-def ask_all(message: mime.Message) -> None:
-    message.subject, message.from_, message.to, message.cc, message.reply_to, message.date, message.message_id
-    message.text, message.html, message.references, message.needs_smtputf8
-    for part in message.walk():
-        part.content_type, part.charset, part.disposition, part.filename, part.safe_filename, part.content_id
-        part.content, part.text
-    for part in message.attachments:
-        part.open().read()
-    list(message.headers.items())
-    mime.report(message)
 
 
 def mutate(rng: random.Random, seeds: list[bytes]) -> bytes:

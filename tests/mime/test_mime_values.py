@@ -1,4 +1,4 @@
-"""Tables for what is public beside mails: addresses, dates, file names, parameters, identifiers, reports, buffers."""
+"""Tables for what is public beside mails: addresses, dates, file names, identifiers, reports, buffers."""
 
 from __future__ import annotations
 
@@ -33,31 +33,43 @@ PACKAGE = Path(mime.__file__).parent
         ('"a b"@c.example', [Address("", '"a b"@c.example')]),
         ("a@[IPv6:::1]", [Address("", "a@[IPv6:::1]")]),
         ("G:;", [Group("G", ())]),
-        ("G: a@b.example, C <c@d.example>;, e@f.example",
-         [Group("G", (Address("", "a@b.example"), Address("C", "c@d.example"))), Address("", "e@f.example")]),
+        (
+            "G: a@b.example, C <c@d.example>;, e@f.example",
+            [
+                Group("G", (Address("", "a@b.example"), Address("C", "c@d.example"))),
+                Address("", "e@f.example"),
+            ],
+        ),
         ("G: a@b.example", [Group("G", (Address("", "a@b.example"),))]),
         ("<<a@b.example>>", [Address("", "a@b.example")]),
         ("A <a@b.example> B <c@d.example>", [Address("A", "a@b.example"), Address("", "c@d.example")]),
         ('"unclosed <a@b.example>', [Address("unclosed", "a@b.example")]),
         ("ann at example", [Address("ann at example", "")]),
         ("Jörg <jörg@exämple.de>", [Address("Jörg", "jörg@exämple.de")]),
-        ("=?utf-8?q?a=2C?= <a@b.example>,,\r\n b@c.example", [Address("a,", "a@b.example"), Address("", "b@c.example")]),
+        (
+            "=?utf-8?q?a=2C?= <a@b.example>,,\r\n b@c.example",
+            [Address("a,", "a@b.example"), Address("", "b@c.example")],
+        ),
         ("=?utf-8?q?=3Cx=40y=3E?= <a@b.example>", [Address("<x@y>", "a@b.example")]),
     ],
-)  # fmt: skip
+)
 def test_parse_addresses(text: str, expected: list[Address | Group]) -> None:
     assert mime.parse_addresses(text) == expected
 
 
 def test_addresses_are_written_so_that_they_parse_again() -> None:
     items = [
-        Address("Doe, John", "j@example.com"), Address("", "a@example.com"), Address('q"\\', '"a b"@example.com'),
-        Group("A.B", (Address("J. D.", "x@example.com"),)), Group("none", ()),
-    ]  # fmt: skip
+        Address("Doe, John", "j@example.com"),
+        Address("", "a@example.com"),
+        Address('q"\\', '"a b"@example.com'),
+        Group("A.B", (Address("J. D.", "x@example.com"),)),
+        Group("none", ()),
+    ]
     text = mime.format_addresses(items)
     assert mime.parse_addresses(text) == items
     assert text == (
-        '"Doe, John" <j@example.com>, a@example.com, "q\\"\\\\" <"a b"@example.com>, "A.B": "J. D." <x@example.com>;, none: ;'
+        '"Doe, John" <j@example.com>, a@example.com, "q\\"\\\\" <"a b"@example.com>, '
+        '"A.B": "J. D." <x@example.com>;, none: ;'
     )
     assert str(items[0]) == '"Doe, John" <j@example.com>' and str(items[4]) == "none: ;"
     assert (Address("", '"a@b"@c.example').local, Address("", "a@c.example").domain) == ('"a@b"', "c.example")
@@ -65,9 +77,20 @@ def test_addresses_are_written_so_that_they_parse_again() -> None:
 
 @pytest.mark.parametrize(
     ("addr", "valid"),
-    [("a@b", True), ('"a b"@c.example', True), ("a@[192.0.2.1]", True), ("ä@ö.example", True), ("a..b@c", False),
-     (".a@c", False), ("a@b..c", False), ("a b@c", False), ("a@b@c", False), ("a", False), ("a@b\n", False)],
-)  # fmt: skip
+    [
+        ("a@b", True),
+        ('"a b"@c.example', True),
+        ("a@[192.0.2.1]", True),
+        ("ä@ö.example", True),
+        ("a..b@c", False),
+        (".a@c", False),
+        ("a@b..c", False),
+        ("a b@c", False),
+        ("a@b@c", False),
+        ("a", False),
+        ("a@b\n", False),
+    ],
+)
 def test_valid_address(addr: str, valid: bool) -> None:
     assert mime.valid_address(addr) is valid
 
@@ -113,10 +136,21 @@ def test_format_date_of_naive_and_ancient_times() -> None:
 
 @pytest.mark.parametrize(
     ("name", "safe"),
-    [("a.txt", "a.txt"), ("../../etc/passwd", "passwd"), ("C:\\x\\y.exe", "y.exe"), ("..", "attachment"), ("", "attachment"),
-     (".hidden", "hidden"), ("a\0b\nc", "a_b_c"), ("x\u202etxt.exe", "x_txt.exe"), ("CON.txt", "_CON.txt"), ("dir/", "dir"),
-     ("é" * 300 + ".pdf", "é" * 125 + ".pdf"), ("a" * 300, "a" * 255)],
-)  # fmt: skip
+    [
+        ("a.txt", "a.txt"),
+        ("../../etc/passwd", "passwd"),
+        ("C:\\x\\y.exe", "y.exe"),
+        ("..", "attachment"),
+        ("", "attachment"),
+        (".hidden", "hidden"),
+        ("a\0b\nc", "a_b_c"),
+        ("x\u202etxt.exe", "x_txt.exe"),
+        ("CON.txt", "_CON.txt"),
+        ("dir/", "dir"),
+        ("é" * 300 + ".pdf", "é" * 125 + ".pdf"),
+        ("a" * 300, "a" * 255),
+    ],
+)
 def test_safe_filename(name: str, safe: str) -> None:
     assert safe_filename(name) == safe and len(safe.encode()) <= 255
 
@@ -235,8 +269,10 @@ def test_disposition_report() -> None:
     assert isinstance(found, mime.DispositionReport)
     assert (found.final_recipient, found.original_message_id) == ("joe@example.com", "<1@example.com>")
     assert (found.mode, found.type, found.modifiers) == (
-        "manual-action/mdn-sent-manually", "displayed", ("error", "warning"),
-    )  # fmt: skip
+        "manual-action/mdn-sent-manually",
+        "displayed",
+        ("error", "warning"),
+    )
 
 
 def test_a_mail_that_is_no_report() -> None:
@@ -261,7 +297,8 @@ def test_the_base64_of_the_standard_library_is_enough() -> None:
     code = (
         "import sys; sys.modules['pybase64'] = None; sys.modules['cryptography'] = None\n"
         "from gsmtp import mime\n"
-        "raw = mime.encode(mime.Message.build(from_='a@b.example', text='x', attachments=[('a', bytes(1000))]))\n"
+        "message = mime.Message.build(from_='a@b.example', text='x', attachments=[('a', bytes(1000))])\n"
+        "raw = mime.encode(message)\n"
         "assert mime.decode(raw, strict=True).attachments[0].content == bytes(1000)\n"
         "try: mime.DKIM('s', 'd.example', b'')\n"
         "except ImportError as error: assert 'gsmtp[dkim]' in str(error)\n"

@@ -22,12 +22,18 @@ setup(
     package_data={"gsmtp": ["py.typed"], "workers": ["py.typed"]},
     install_requires=["gevent>=24.2", "psutil>=5.9", "dnspython>=2.6"],
     extras_require={
+        "mime": ["pybase64>=1.3"],
+        "dkim": ["cryptography>=41"],
         "test": [
             "pytest>=8",
             "hypothesis>=6.100",
             "ruff>=0.6",
             "mypy>=1.10",
             "types-psutil>=5.9",
+            "pybase64>=1.3",
+            "cryptography>=41",
+            "dkimpy>=1.1",
+            "PyNaCl>=1.5",
         ],
     },
     entry_points={"console_scripts": ["gsmtp-master=gsmtp.cli:main"]},

@@ -26,7 +26,8 @@ from gsmtp.mime.encode import encode
 from gsmtp.mime.fields import NeedsSMTPUTF8, Parameters
 from gsmtp.mime.headers import Headers
 from gsmtp.mime.identifiers import make_boundary, make_message_id
-from gsmtp.mime.part import Message, Part
+from gsmtp.mime.message import Message
+from gsmtp.mime.part import Part
 from gsmtp.mime.report import DeliveryReport, DispositionReport, RecipientStatus, report
 
 __all__ = [

@@ -19,7 +19,8 @@ from gsmtp.mime.domains import to_ascii
 from gsmtp.mime.fields import Parameters, SetField, Settable, to_addresses
 from gsmtp.mime.headers import Headers
 from gsmtp.mime.identifiers import make_boundary, make_message_id
-from gsmtp.mime.part import _TYPE, Message, Part, Source
+from gsmtp.mime.message import Message
+from gsmtp.mime.part import TYPE, Part, Source
 
 Addresses = str | Address | Group | Sequence[Address | Group | str]
 
@@ -68,7 +69,7 @@ class Builder:
 
     def leaf(self, content_type: str, content: bytes, params: Mapping[str, str] | None = None) -> Part:
         """A part of that type and content. ValueError for what is no type, or multipart."""
-        if not _TYPE.fullmatch(content_type) or content_type.startswith("multipart/"):
+        if not TYPE.fullmatch(content_type) or content_type.startswith("multipart/"):
             raise ValueError(f"not the type of a leaf: {content_type!r:.80}")
         part = Part(self.source, Headers())
         part.headers.add("Content-Type", Parameters(content_type, params or {}))

@@ -14,7 +14,7 @@ from gsmtp.mime.defects import Defect
 from gsmtp.mime.headers import SINGLE
 from gsmtp.mime.lexical import skip_blank, unfold
 from gsmtp.mime.parameters import parse_parameters
-from gsmtp.mime.part import _TYPE, Part
+from gsmtp.mime.part import TYPE, Part
 from gsmtp.mime.words import decode_words
 
 _ADDRESSES = frozenset(
@@ -90,7 +90,7 @@ def _check_head(part: Part, log: _Log, top: bool) -> None:
             continue
         elif name == b"content-type":
             value, _ = parse_parameters(text, limits, log)
-            if not _TYPE.fullmatch(value):
+            if not TYPE.fullmatch(value):
                 log("bad_content_type", f"not a type: {value!r:.60}")
         elif name == b"content-disposition":
             value, _ = parse_parameters(text, limits, log)

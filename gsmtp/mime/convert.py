@@ -24,8 +24,9 @@ from gsmtp.mime.fold import fold, text_tokens
 from gsmtp.mime.headers import Headers
 from gsmtp.mime.identifiers import make_boundary, make_message_id
 from gsmtp.mime.lexical import unfold
+from gsmtp.mime.message import Message
 from gsmtp.mime.parameters import parse_parameters
-from gsmtp.mime.part import Message, Part, Source
+from gsmtp.mime.part import Part, Source
 
 _NEWLINE = re.compile(rb"\r\n|\r|\n")
 _BREAKING = re.compile(r"[\r\n\0\ud800-\udfff]")

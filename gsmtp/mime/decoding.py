@@ -7,7 +7,8 @@ import mmap
 from gsmtp.mime.check import check
 from gsmtp.mime.defects import DEFAULT_LIMITS, Limits, MimeError
 from gsmtp.mime.headers import Headers, scan
-from gsmtp.mime.part import Message, Source
+from gsmtp.mime.message import Message
+from gsmtp.mime.part import Source
 from gsmtp.mime.structure import grow
 
 

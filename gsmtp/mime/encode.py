@@ -15,7 +15,8 @@ from typing import Any, Literal
 from gsmtp.mime.convert import from_stdlib, rebuild
 from gsmtp.mime.dkim import DKIM
 from gsmtp.mime.fields import NeedsSMTPUTF8, SetField, encode_value, make_field
-from gsmtp.mime.part import Message, Part
+from gsmtp.mime.message import Message
+from gsmtp.mime.part import Part
 
 CTE = Literal["7bit", "8bit", "binary"]
 

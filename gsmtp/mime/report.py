@@ -14,7 +14,8 @@ from datetime import datetime
 
 from gsmtp.mime.dates import parse_date
 from gsmtp.mime.headers import Headers, scan
-from gsmtp.mime.part import Message, Part
+from gsmtp.mime.message import Message
+from gsmtp.mime.part import Part
 
 _STATUS = ("message/delivery-status", "message/global-delivery-status")
 _DISPOSITION = ("message/disposition-notification", "message/global-disposition-notification")

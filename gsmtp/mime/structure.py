@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from gsmtp.mime.defects import Defect
 from gsmtp.mime.headers import Buffer, Headers, delimiter_line, scan
-from gsmtp.mime.part import Message, Part
+from gsmtp.mime.message import Message
+from gsmtp.mime.part import Part
 
 _MESSAGES = frozenset(("message/rfc822", "message/global", "message/news"))
 

@@ -19,7 +19,7 @@ from gsmtp.mime.build import complete_references
 from gsmtp.mime.charset import guess
 from gsmtp.mime.decoding import decode
 from gsmtp.mime.defects import DEFAULT_LIMITS
-from gsmtp.mime.fields import Parameters, SetField, make_field
+from gsmtp.mime.fields import ADDRESSES, Parameters, SetField, make_field
 from gsmtp.mime.fold import fold, text_tokens
 from gsmtp.mime.headers import Headers
 from gsmtp.mime.identifiers import make_boundary, make_message_id
@@ -27,12 +27,10 @@ from gsmtp.mime.lexical import unfold
 from gsmtp.mime.message import Message
 from gsmtp.mime.parameters import parse_parameters
 from gsmtp.mime.part import Part, Source
+from gsmtp.mime.words import decode_words
 
 _NEWLINE = re.compile(rb"\r\n|\r|\n")
 _BREAKING = re.compile(r"[\r\n\0\ud800-\udfff]")
-_ADDRESSES = frozenset(
-    b"from sender reply-to to cc bcc resent-from resent-sender resent-to resent-cc resent-bcc".split()
-)
 _SEALED = ("multipart/signed", "multipart/encrypted")
 
 
@@ -65,9 +63,11 @@ def rebuild(root: Part, encode: Callable[[Part], bytes]) -> Part:
 def _shell(part: Part, source: Source) -> Part:
     """A part with the headers of another and no content yet."""
     headers = Headers()
-    for name, raw in part.headers.raw_items():
-        if name and name not in (b"content-type", b"content-transfer-encoding"):
-            headers.put(_field(name.decode("ascii"), raw))
+    for name, field, _ in part.headers.fields():
+        if name and name.lower() not in ("content-type", "content-transfer-encoding"):
+            headers.put(
+                field if isinstance(field, SetField) else copied(name[:76], part.headers.value(field))
+            )
     content_type, params = part._content_type()
     if part.parts:
         params = {**params, "boundary": make_boundary()}
@@ -84,23 +84,23 @@ def _shell(part: Part, source: Source) -> Part:
     return (Message if isinstance(part, Message) else Part)(source, headers)
 
 
-def _field(name: str, raw: bytes) -> SetField:
+def copied(name: str, raw: bytes) -> SetField:
     """A field of a decoded mail as one that is set. ASCII keeps its bytes where its lines allow it."""
     lines = [line for line in _NEWLINE.split(raw) if line.strip()]
-    shown = "-".join(word.capitalize() for word in name.split("-"))[:76]
     text = _BREAKING.sub(" ", unfold(guess(raw)))
     if raw.isascii() and b"\0" not in raw and all(len(line) < 900 for line in lines):
         value = b"\r\n".join([lines[0], *(b" " + line.lstrip() for line in lines[1:])]) if lines else b""
-        return SetField(shown, text, value)
+        return SetField(name, text, value)
+    lower = name.lower()
     try:
-        if name.encode() in _ADDRESSES:
-            return make_field(shown, parse_addresses(text))
-        if name in ("content-disposition",):
+        if lower in ADDRESSES:
+            return make_field(name, parse_addresses(text))
+        if lower in ("content-type", "content-disposition"):
             value_, params = parse_parameters(text)
-            return make_field(shown, Parameters(value_, params))
-        return make_field(shown, Headers().decoded(SetField(shown, text, text.encode("utf-8"))))
+            return make_field(name, Parameters(value_, params))
+        return make_field(name, decode_words(text))
     except ValueError:
-        return SetField(shown, text, fold(shown, text_tokens(text, False)))
+        return SetField(name, text, fold(name, text_tokens(text, False)))
 
 
 def from_stdlib(msg: StdlibMessage[Any, Any], encode: Callable[[Part], bytes]) -> Message:

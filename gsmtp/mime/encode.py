@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from email.message import Message as StdlibMessage
 from typing import Any, Literal
 
-from gsmtp.mime.convert import from_stdlib, rebuild
+from gsmtp.mime.convert import copied, from_stdlib, rebuild
 from gsmtp.mime.dkim import DKIM
 from gsmtp.mime.fields import NeedsSMTPUTF8, SetField, encode_value, make_field
 from gsmtp.mime.message import Message
@@ -146,17 +146,18 @@ class _Writer:
 
     def as_it_came(self, root: Part) -> bytes:
         """The bytes of a decoded part, with the heads that were changed in their places."""
-        changed = [part for part in root.walk() if part.headers.changed]
-        rewrite = self.utf8 is False and not root.raw_headers.isascii()
-        if not changed and not rewrite:
-            return root.raw
-        if rewrite:
-            changed = [part for part in root.walk() if part.headers.changed or not part.raw_headers.isascii()]
-        if any(part._origin != root._origin for part in changed):
-            raise ValueError("headers inside an encoded attached message cannot be changed")
+        if root._source.grow is not None and not root.headers.changed and self.utf8 is not False:
+            return root.raw  # nobody has seen the parts yet
+        changed: list[Part] = []
+        for part in root.walk():
+            if part._origin == root._origin:
+                if part.headers.changed or (self.utf8 is False and not part.raw_headers.isascii()):
+                    changed.append(part)
+            elif part.headers.changed:
+                raise ValueError("headers inside an encoded attached message cannot be changed")
         out: list[bytes] = []
         at = root._start
-        for part in sorted(changed, key=lambda part: part._start):
+        for part in changed:  # in the order they stand
             out += [part._buffer[at : part._start], self.changed_head(part)]
             at = part._body
         out.append(root._buffer[at : root._end])
@@ -165,21 +166,18 @@ class _Writer:
     def changed_head(self, part: Part) -> bytes:
         buffer = part._buffer
         line = b"\n" if (stop := buffer.find(b"\n")) > 0 and buffer[stop - 1 : stop] != b"\r" else b"\r\n"
-        out: list[bytes] = []
+        start, end = part.headers.scanned or (part._start, part._start)
+        out = [buffer[part._start : start]]
         for name, field, raw in part.headers.fields():
             if name.lower() in _DROPPED:
                 continue
-            if not isinstance(field, SetField):
-                if self.utf8 is False and not raw.isascii():
-                    value = part.headers.decoded(field)
-                    raw = _field_bytes(make_field(name, value), False, line)
-                elif not raw.endswith(b"\n"):
-                    raw += line
-                out.append(raw)
-            else:
+            if isinstance(field, SetField):
                 out.append(_field_bytes(field, self.utf8, line))
-        end = part.headers.scanned_end
-        gap = buffer[end if end >= 0 else part._start : part._body]
+            elif self.utf8 is False and not raw.isascii():
+                out.append(_field_bytes(copied(name, part.headers.value(field)), False, line))
+            else:
+                out.append(raw if raw.endswith(b"\n") else raw + line)
+        gap = buffer[end : part._body]
         out.append(gap if gap.endswith(b"\n") else line)
         return b"".join(out)
 

@@ -47,7 +47,7 @@ _ADDRESS_NAMES = """
 from sender reply-to to cc bcc resent-from resent-sender resent-to resent-cc resent-bcc resent-reply-to
 disposition-notification-to
 """
-_ADDRESSES = frozenset(_ADDRESS_NAMES.split())
+ADDRESSES = frozenset(_ADDRESS_NAMES.split())
 # Structured headers, in which an encoded word would be read as it stands
 _STRUCTURED_NAMES = """
 message-id resent-message-id in-reply-to references content-id content-type content-disposition
@@ -83,7 +83,7 @@ def _keep(name: str, value: Settable) -> Value:
                 raise ValueError(f"not a name of a parameter: {key!r:.80}")
             check_text(text)
         return Parameters(value.value, dict(value.params))
-    if name in _ADDRESSES:
+    if name in ADDRESSES:
         return to_addresses(value)
     if not isinstance(value, str):
         raise TypeError(f"{name} takes text, not {type(value).__name__}")

@@ -160,13 +160,14 @@ class Headers:
         self._fields: Sequence[Field] = head.fields
         self.changed = False
 
-    def _value(self, field: Field) -> bytes:
+    def value(self, field: Field) -> bytes:
+        """The bytes of a field's value, folds and all."""
         return field.raw if isinstance(field, SetField) else field[2].strip(b" \t\r\n")
 
     def find(self, name: bytes) -> bytes | None:
         """The bytes of the first field of that lower-case name, folds and all, or None."""
         names = self._names
-        return self._value(self._fields[names.index(name)]) if name in names else None
+        return self.value(self._fields[names.index(name)]) if name in names else None
 
     def _text(self, raw: bytes) -> str:
         text = unfold(guess(raw))
@@ -190,18 +191,13 @@ class Headers:
         """All fields of that name in order, decoded."""
         key = name.lower().encode("utf-8", "replace")
         return [
-            self._text(self._value(self._fields[at])) for at, found in enumerate(self._names) if found == key
+            self._text(self.value(self._fields[at])) for at, found in enumerate(self._names) if found == key
         ]
 
     def items(self) -> Iterator[tuple[str, str]]:
         """All fields in order as (name as it stands, decoded text)."""
         for at, field in enumerate(self._fields):
-            yield self._name(at), self._text(self._value(field))
-
-    def raw_items(self) -> Iterator[tuple[bytes, bytes]]:
-        """All fields in order as (lower-case name, bytes of the value)."""
-        for name, field in zip(self._names, self._fields, strict=True):
-            yield name, self._value(field)
+            yield self._name(at), self._text(self.value(field))
 
     def _name(self, at: int) -> str:
         field = self._fields[at]
@@ -237,11 +233,7 @@ class Headers:
         """The fields that stand in the buffer as (lower-case name, bytes, offset)."""
         for name, field in zip(self._names, self._fields, strict=True):
             if not isinstance(field, SetField):
-                yield name, self._value(field), field.start()
-
-    def decoded(self, field: Field) -> str:
-        """The text of a field of this table."""
-        return self._text(self._value(field))
+                yield name, self.value(field), field.start()
 
     def put(self, field: SetField) -> None:
         """Append a field that is encoded already."""
@@ -283,6 +275,7 @@ class Headers:
         self.changed = True
 
     @property
-    def scanned_end(self) -> int:
-        """The offset behind the last field that stood in the buffer, or -1 when none did."""
-        return self._head.fields[-1].end() if self._head.fields else -1
+    def scanned(self) -> tuple[int, int] | None:
+        """Where the first field that stood in the buffer begins and the last ends, or None when none did."""
+        fields = self._head.fields
+        return (fields[0].start(), fields[-1].end()) if fields else None

@@ -190,7 +190,7 @@ def test_encoded_words_split_at_characters() -> None:
         ("trailing \n", "7bit", ""),
     ],
 )
-def test_the_transfer_encoding_fits(content: str, cte: mime.encode.__class__, encoding: str) -> None:
+def test_the_transfer_encoding_fits(content: str, cte: str, encoding: str) -> None:
     raw = mime.encode(build(text=content), cte=cte)  # type: ignore[arg-type]
     message = mime.decode(raw)
     assert (message.headers["Content-Transfer-Encoding"] or "") == encoding
@@ -293,6 +293,34 @@ def test_a_mail_without_a_blank_line_gets_one_with_a_header() -> None:
     message = mime.decode(b"Subject: x")
     message.headers["X"] = "y"
     assert mime.encode(message) == b"Subject: x\r\nX: y\r\n\r\n"
+
+
+def test_what_stands_before_the_head_stays() -> None:
+    message = mime.decode(b"\xef\xbb\xbfFrom a@b.example Mon Jan  1 00:00:00 2024\nSubject: x\n\nbody")
+    message.headers["Subject"] = "y"
+    assert (
+        mime.encode(message) == b"\xef\xbb\xbfFrom a@b.example Mon Jan  1 00:00:00 2024\nSubject: y\n\nbody"
+    )
+
+
+def test_raw_utf8_in_parts_and_lists_can_be_had_in_ascii() -> None:
+    raw = (
+        "To: =?utf-8?q?Doe=2C_John?= <j@example.com>, Jörg <k@example.com>\r\n"
+        "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n"
+        'Content-Disposition: attachment; filename="ä.txt"\r\n\r\nä\r\n--b--\r\n'
+    ).encode()
+    message = mime.decode(mime.encode(mime.decode(raw), utf8=False))
+    assert not message.needs_smtputf8 and message.attachments[0].filename == "ä.txt"
+    assert message.to == [mime.Address("Doe, John", "j@example.com"), mime.Address("Jörg", "k@example.com")]
+
+
+def test_headers_inside_an_encoded_mail_cannot_be_changed() -> None:
+    raw = b"Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\nU3ViamVjdDogeA0KDQo=\r\n"
+    message = mime.decode(raw)
+    assert message.message is not None
+    message.message.headers["Subject"] = "y"
+    with pytest.raises(ValueError):
+        mime.encode(message)
 
 
 def test_raw_utf8_headers_can_be_had_in_ascii() -> None:

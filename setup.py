@@ -22,6 +22,8 @@ setup(
     package_data={"gsmtp": ["py.typed"], "workers": ["py.typed"]},
     install_requires=["gevent>=24.2", "psutil>=5.9", "dnspython>=2.6"],
     extras_require={
+        "mime": ["pybase64>=1.3"],
+        "dkim": ["cryptography>=41"],
         "test": [
             "pytest>=8",
             "hypothesis>=6.100",
@@ -29,6 +31,10 @@ setup(
             "mypy>=1.10",
             "types-psutil>=5.9",
             "scramp>=1.4",
+            "pybase64>=1.3",
+            "cryptography>=41",
+            "dkimpy>=1.1",
+            "PyNaCl>=1.5",
         ],
         "benchmark": ["aiosmtpd>=1.4.6", "uvloop>=0.19"],
     },

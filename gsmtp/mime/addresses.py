@@ -1,0 +1,358 @@
+"""Addresses of mail (RFC 5322 3.4, RFC 6532): parsed in one pass over tokens, and written so that they parse
+again.
+
+The parser reads what senders write: names without quotes, commas inside encoded words, routes, missing
+brackets. Names are decoded after the parsing, so no encoded word can forge a comma or a bracket. What cannot
+be an address is still returned as the text it is, and noted. It does not look at whether a domain exists.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from gsmtp.mime.charset import CHARSETS
+from gsmtp.mime.defects import Note
+from gsmtp.mime.lexical import QUOTED, comment_end, unescape, unfold
+from gsmtp.mime.words import decode_words
+
+# RFC 5322 3.2.3: atext and "."; what else may not stand in a name without quotes
+_ATOM_TEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~.\-\x80-\U0010ffff"
+_PHRASE = re.compile(rf"[{_ATOM_TEXT} ]*")
+_NEEDS_QUOTES = re.compile(r"[.]|=\?")
+# One token: white space, an encoded word (senders leave commas in them), a special, a domain literal, an atom
+_TOKEN = re.compile(
+    r"(?P<space>[ \t\r\n]++)"
+    r"|(?P<word>=\?[^?\s]{1,75}\?[bBqQ]\?[^?<>\"]*+\?=)|(?P<literal>\[[^][\\,;<>\"]*+\])"
+    r"|(?P<special>,[, \t\r\n]*+|[;:<>@\"(])|(?P<atom>(?:[^ \t\r\n,;:<>@\"(\[=]|=(?!\?))++|.)",
+    re.S,
+)
+# RFC 5321 4.1.2 and RFC 6531 3.3: dot-string or quoted-string "@" domain or address literal
+_ATOM = r"[^\x00-\x20\x7f()<>\[\]:;@\\,.\"]+"
+_LABEL = r"[A-Za-z0-9_\x80-\U0010ffff-]+"
+_ADDR = re.compile(
+    rf"(?:{_ATOM}(?:\.{_ATOM})*|\"(?:[^\\\"\x00-\x1f\x7f]|\\[ -~])*\")"
+    rf"@(?:{_LABEL}(?:\.{_LABEL})*\.?|\[[!-Z^-~]+\])"
+)
+
+
+# name <address> and address alone, where nothing needs a second look
+_COMMON = re.compile(
+    rf"[ \t]*+(?:(?:\"([^\"\\]*+)\"[ \t]*+|([{_ATOM_TEXT} \t]*+))<([{_ATOM_TEXT}]++@[A-Za-z0-9.-]++)>"
+    rf"|([{_ATOM_TEXT}]++@[A-Za-z0-9.-]++))[ \t]*+(?:,[ \t]*+|\Z)"
+)
+
+
+# A name and an address have their place in far less; what is longer is an attack
+_LONGEST = 20_000
+
+
+class Address(NamedTuple):
+    """A mailbox: `name` for people, decoded, may be ""; `addr` as `local@domain`, quotes of the local part
+    kept.
+    """
+
+    name: str
+    addr: str
+
+    @property
+    def local(self) -> str:
+        """What stands before the last "@", quotes kept; all when there is no "@"."""
+        local, at, domain = self.addr.rpartition("@")
+        return local if at else domain
+
+    @property
+    def domain(self) -> str:
+        """What stands behind the last "@"; "" when there is none."""
+        return self.addr.rpartition("@")[2] if "@" in self.addr else ""
+
+    def __str__(self) -> str:
+        return format_address(self)
+
+
+class Group(NamedTuple):
+    """A named list of mailboxes (RFC 5322 3.4), often empty: `undisclosed-recipients:;`."""
+
+    name: str
+    members: tuple[Address, ...]
+
+    def __str__(self) -> str:
+        return format_addresses([self])
+
+
+def parse_addresses(
+    text: str,
+    limit: int = 10_000,
+    charsets: frozenset[str] = CHARSETS,
+    note: Note | None = None,
+) -> list[Address | Group]:
+    """The mailboxes and groups of an address list, in order. Never fails; reads at most `limit` of them."""
+    text = unfold(text)
+    if note is None and (simple := _simple(text, limit, charsets)) is not None:
+        return simple
+    return _Parser(text, limit, charsets, note).parse()
+
+
+def _simple(text: str, limit: int, charsets: frozenset[str]) -> list[Address | Group] | None:
+    """The list when all of it is of the common forms, else None. It is what the parser would find."""
+    out: list[Address | Group] = []
+    at, length = 0, len(text)
+    while at < length and len(out) < limit:
+        found = _COMMON.match(text, at)
+        if found is None:
+            return None
+        quoted, name, addr, bare = found.groups()
+        if bare is not None:
+            out.append(Address("", bare))
+        else:
+            name = (name if quoted is None else quoted).strip(" \t")
+            out.append(Address(decode_words(name, charsets) if "=?" in name else name, addr))
+        at = found.end()
+    return out if at >= length else None
+
+
+def valid_address(addr: str) -> bool:
+    """Whether `addr` is `local@domain` by RFC 5322 3.4.1, RFC 5321 4.1.2 and RFC 6532, at most 320
+    characters.
+    """
+    return len(addr) <= 320 and _ADDR.fullmatch(addr) is not None
+
+
+class _Parser:
+    """The state of one pass: the words of the mailbox at hand, its address in brackets, the group it stands
+    in.
+    """
+
+    def __init__(self, text: str, limit: int, charsets: frozenset[str], note: Note | None) -> None:
+        self.text = text
+        self.limit = limit
+        self.charsets = charsets
+        self.note = note
+        self.found: list[Address | Group] = []
+        self.count = 0
+        self.group: str | None = None
+        self.members: list[Address] = []
+        self.clear()
+
+    def clear(self) -> None:
+        self.words: list[str] = []  # tokens before the bracket, " " between those with white space
+        self.plain: list[str] = []  # the same as text for people: quotes resolved
+        self.angle: list[str] | None = None
+        self.open = False
+        self.comments: list[str] = []
+
+    def tell(self, code: str, text: str) -> None:
+        if self.note is not None:
+            self.note(code, text)
+
+    def parse(self) -> list[Address | Group]:
+        text, at, length = self.text, 0, len(self.text)
+        begin = 0  # of the mailbox at hand
+        quotable = commentable = True
+        match = _TOKEN.match
+        while at < length:
+            found = match(text, at)
+            assert found is not None  # its last branch takes any character
+            kind, token = found.lastgroup, found[0]
+            at = found.end()
+            if kind != "special":
+                if kind == "space":
+                    self.space()
+                elif self.angle is None:
+                    self.words.append(token)
+                    self.plain.append(token)
+                else:
+                    self.add(token, token)
+            elif token == '"':
+                quoted = QUOTED.match(text, at - 1) if quotable else None
+                if quoted is None:
+                    if quotable:
+                        self.tell("unterminated_quotes", "a quoted string in an address has no end")
+                    quotable = False
+                else:
+                    self.add(quoted[0], unescape(quoted[1]))
+                    at = quoted.end()
+            elif token == "(":
+                end = comment_end(text, at - 1) if commentable else -1
+                if end < 0:
+                    if commentable:
+                        self.tell("unterminated_comment", "a comment in an address has no end")
+                    commentable = False
+                    self.add(token, token)
+                else:
+                    self.comments.append(unescape(text[at : end - 1]).strip())
+                    at = end
+                    self.space()
+            else:
+                self.special(token)
+                if token[0] in ",;:":
+                    begin = at
+                if self.count >= self.limit:
+                    self.tell("too_many_addresses", f"more than {self.limit}")
+                    self.clear()
+                    break
+            if at - begin > _LONGEST:
+                self.tell("bad_address", f"a mailbox longer than {_LONGEST} characters; the rest is not read")
+                break
+        self.flush()
+        if self.group is not None:
+            if self.count < self.limit:
+                self.tell("bad_address", "a group has no end")
+            self.end_group()
+        return self.found
+
+    def space(self) -> None:
+        target = self.angle if self.open and self.angle is not None else self.words
+        if target and target[-1] != " ":
+            target.append(" ")
+            if target is self.words:
+                self.plain.append(" ")
+
+    def add(self, token: str, plain: str) -> None:
+        if self.open and self.angle is not None:
+            self.angle.append(token)
+        elif self.angle is not None:
+            if token != ".":
+                self.tell("bad_address", "text behind the address")
+        else:
+            self.words.append(token)
+            self.plain.append(plain)
+
+    def special(self, token: str) -> None:
+        if token == "<":
+            if self.angle:
+                self.tell("bad_address", "a bracket opens inside or behind an address")
+                if not self.open:  # "<a@b> <c@d>": two mailboxes without a comma
+                    self.flush()
+            self.angle = []
+            self.open = True
+        elif token == ">":
+            if not self.open:
+                self.tell("bad_address", "a bracket closes that was not opened")
+            self.open = False
+        elif token == "@":
+            self.add(token, token)
+        elif token[0] == ",":
+            if self.open and self.angle and self.angle[0] == "@":
+                self.angle.append(",")  # RFC 5322 4.4: obs-route = "@" domain *("," "@" domain) ":"
+            else:
+                self.flush()
+        elif token == ";":
+            self.flush()
+            if self.group is not None:
+                self.end_group()
+        elif self.open and self.angle is not None:
+            if self.angle and self.angle[0] == "@":
+                self.angle = []
+            else:
+                self.angle.append(token)
+        elif self.group is None and self.words and self.angle is None and "@" not in self.words:
+            self.group = self.phrase(self.plain)
+            self.clear()
+        else:
+            self.add(token, token)
+
+    def end_group(self) -> None:
+        self.found.append(Group(self.group or "", tuple(self.members)))
+        self.group, self.members = None, []
+        self.count += 1
+
+    def phrase(self, tokens: list[str]) -> str:
+        name = "".join(tokens).strip(" \t\r\n")
+        return decode_words(name, self.charsets) if "=?" in name else name
+
+    def flush(self) -> None:
+        """End the mailbox at hand, if there is one."""
+        if self.angle is not None:
+            if self.open:
+                self.tell("bad_address", "a bracket has no end")
+            name, addr = self.phrase(self.plain), _spec(self.angle)
+        elif self.words:
+            name, addr = self.bare()
+        else:
+            if self.comments and self.group is None:
+                self.tell("bad_address", "a comment alone")
+            self.clear()
+            return
+        if not name and self.comments:
+            name = decode_words(" ".join(self.comments), self.charsets)
+        if self.note is not None and not _ADDR.fullmatch(addr):
+            self.tell("bad_address", f"not an address: {addr or name!r:.80}")
+        address = Address(name, addr)
+        if self.group is None:
+            self.found.append(address)
+        else:
+            self.members.append(address)
+        self.count += 1
+        self.clear()
+
+    def bare(self) -> tuple[str, str]:
+        """Name and address of a mailbox without brackets: the last run with an "@" is the address."""
+        while self.words and self.words[-1] == " ":
+            self.words.pop()
+            self.plain.pop()
+        words = self.words
+        if "@" not in words:
+            return ("", "".join(words)) if " " not in words else (self.phrase(self.plain), "")
+        at = len(words) - 1 - words[::-1].index("@")
+        # White space around "@" and "." belongs to the address (RFC 5322 4.4: obs-local-part, obs-domain).
+        start = at
+        while start and (words[start - 1] != " " or _joins(words, start - 1)):
+            start -= 1
+        end = at + 1
+        while end < len(words) and (words[end] != " " or _joins(words, end)):
+            end += 1
+        if end < len(words):
+            self.tell("bad_address", "text behind the address")
+        return self.phrase(self.plain[:start]), _spec(words[start:end])
+
+
+def _joins(words: list[str], at: int) -> bool:
+    """Whether the white space at `at` stands beside a dot or an "@", so that it joins."""
+    before = words[at - 1][-1:] if at else ""
+    after = words[at + 1][:1] if at + 1 < len(words) else ""
+    return before in (".", "@") or after in (".", "@")
+
+
+def _spec(tokens: list[str]) -> str:
+    return "".join(token for at, token in enumerate(tokens) if token != " " or not _joins(tokens, at)).strip()
+
+
+def quote_name(name: str) -> str:
+    """A name as a phrase: as it is when it is made of atoms, else quoted (RFC 5322 3.2.4, 3.2.5)."""
+    if name == name.strip() and _PHRASE.fullmatch(name) and not _NEEDS_QUOTES.search(name):
+        return name
+    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def format_address(address: Address) -> str:
+    """`"Doe, John" <john@example.com>`, or the bare address without a name. Not encoded: names may be UTF-8.
+
+    Raises ValueError when name or address holds CR, LF or NUL.
+    """
+    check_text(address.name)
+    check_text(address.addr)
+    return f"{quote_name(address.name)} <{address.addr}>" if address.name else address.addr
+
+
+def format_addresses(addresses: Iterable[Address | Group]) -> str:
+    """An address list in one line that `parse_addresses` reads back as it was."""
+    out = []
+    for item in addresses:
+        if isinstance(item, Group):
+            check_text(item.name)
+            out.append(f"{quote_name(item.name)}: {', '.join(map(format_address, item.members))};")
+        else:
+            out.append(format_address(item))
+    return ", ".join(out)
+
+
+def check_text(text: str) -> None:
+    """Raises ValueError for CR, LF or NUL, which could forge headers, and for lone surrogates."""
+    if "\r" in text or "\n" in text or "\0" in text:
+        raise ValueError(f"CR, LF and NUL may not stand in a header: {text!r:.80}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(f"a header holds a character that is no Unicode: {text!r:.80}") from None

@@ -1,0 +1,218 @@
+"""A mail from its pieces: `build` chooses the structure, the types and the headers that must be there.
+
+Nothing is encoded here but headers; encode.py chooses the transfer encodings when the mail is written.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from os import PathLike
+from pathlib import Path
+
+from gsmtp.mime.addresses import Address, Group
+from gsmtp.mime.defects import DEFAULT_LIMITS
+from gsmtp.mime.domains import to_ascii
+from gsmtp.mime.fields import Parameters, SetField, Settable, to_addresses
+from gsmtp.mime.headers import Headers
+from gsmtp.mime.identifiers import make_boundary, make_message_id
+from gsmtp.mime.message import Message
+from gsmtp.mime.part import TYPE, Part, Source
+
+Addresses = str | Address | Group | Sequence[Address | Group | str]
+
+_NEWLINE = re.compile(r"\r\n|\r|\n")
+_ID = re.compile(r"<[^<>\s]+>")
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """Bytes (or text, which becomes UTF-8 with CRLF) to go with a mail.
+
+    Without `content_type` it is guessed from the name, else application/octet-stream. `params` are further
+    parameters of Content-Type. `content_id` is with or without brackets.
+    """
+
+    content: bytes | str
+    filename: str | None = None
+    content_type: str | None = None
+    content_id: str | None = None
+    disposition: str = "attachment"
+    params: Mapping[str, str] | None = None
+
+    @classmethod
+    def from_file(cls, path: str | PathLike[str]) -> Attachment:
+        """The content of a file under its own name. Raises OSError."""
+        path = Path(path)
+        return cls(path.read_bytes(), path.name)
+
+
+Attachable = Attachment | Message | tuple[str, bytes | str] | PathLike[str]
+
+
+def text_bytes(text: str) -> bytes:
+    """Text as it stands in mail: UTF-8, lines ended by CRLF, the last one too."""
+    data = _NEWLINE.sub("\r\n", text).encode("utf-8")
+    return data + b"\r\n" if data and not data.endswith(b"\r\n") else data
+
+
+class Builder:
+    """Makes parts that share one `Source`: `encode` gives the bytes of such a part, `check` its defects
+    (none).
+    """
+
+    def __init__(self, encode: Callable[[Part], bytes]) -> None:
+        self.source = Source(DEFAULT_LIMITS, None, lambda part: [], encode)
+
+    def leaf(self, content_type: str, content: bytes, params: Mapping[str, str] | None = None) -> Part:
+        """A part of that type and content. ValueError for what is no type, or multipart."""
+        if not TYPE.fullmatch(content_type) or content_type.startswith("multipart/"):
+            raise ValueError(f"not the type of a leaf: {content_type!r:.80}")
+        part = Part(self.source, Headers())
+        part.headers.add("Content-Type", Parameters(content_type, params or {}))
+        part._payload = content
+        return part
+
+    def text(self, subtype: str, text: str) -> Part:
+        """A text part in US-ASCII or UTF-8."""
+        content = text_bytes(text)
+        return self.leaf(f"text/{subtype}", content, {"charset": "us-ascii" if content.isascii() else "utf-8"})
+
+    def multipart(self, subtype: str, parts: Iterable[Part], params: Mapping[str, str] | None = None) -> Part:
+        """A multipart with a boundary of its own."""
+        part = Part(self.source, Headers())
+        part.headers.add(
+            "Content-Type",
+            Parameters(f"multipart/{subtype}", {**(params or {}), "boundary": make_boundary()}),
+        )
+        part._children = list(parts)
+        return part
+
+    def attached(self, item: Attachable, disposition: str | None = None, content_id: str | None = None) -> Part:
+        """A part of what can be attached."""
+        if isinstance(item, Message):
+            part = Part(self.source, Headers())
+            part.headers.add("Content-Type", "message/rfc822")
+            part.headers.add("Content-Disposition", disposition or "attachment")
+            part._embedded = item
+            return part
+        if isinstance(item, tuple):
+            item = Attachment(item[1], item[0])
+        elif not isinstance(item, Attachment):
+            item = Attachment.from_file(item)
+        content_type = item.content_type or mimetypes.guess_type(item.filename or "")[0] or "application/octet-stream"
+        content_type = content_type.lower()
+        params = dict(item.params or {})
+        content = item.content
+        if isinstance(content, str):
+            content = text_bytes(content)
+            if item.content_type is None and not content_type.startswith("text/"):
+                content_type = "text/plain"
+            params.setdefault("charset", "us-ascii" if content.isascii() else "utf-8")
+        if item.filename:
+            params.setdefault("name", item.filename)
+        part = self.leaf(content_type, bytes(content), params)
+        part.headers.add(
+            "Content-Disposition",
+            Parameters(disposition or item.disposition, {"filename": item.filename} if item.filename else {}),
+        )
+        content_id = content_id or item.content_id
+        if content_id:
+            part.headers.add("Content-ID", f"<{content_id.strip('<>')}>")
+        return part
+
+    def message(self, headers: Headers, body: Part) -> Message:
+        """A message with these headers and the body and Content headers of `body`."""
+        message = Message(self.source, headers)
+        message._children, message._embedded, message._payload = body._children, body._embedded, body._payload
+        for name, field, _ in body.headers.fields():
+            if isinstance(field, SetField):
+                headers.add(name, field.value)
+        return message
+
+
+def build(
+    encode: Callable[[Part], bytes],
+    from_: Addresses,
+    to: Addresses = (),
+    subject: str = "",
+    text: str | None = None,
+    html: str | None = None,
+    attachments: Iterable[Attachable] = (),
+    inline: Mapping[str, Attachable] | None = None,
+    headers: Mapping[str, Settable] | Iterable[tuple[str, Settable]] = (),
+    cc: Addresses = (),
+    bcc: Addresses = (),
+    reply_to: Addresses = (),
+    date: datetime | None = None,
+    message_id: str | None = None,
+) -> Message:
+    """What `Message.build` does; `encode` is the function that writes a built part."""
+    head = Headers()
+    senders = to_addresses(from_)
+    if not senders:
+        raise ValueError("a mail needs From")
+    head.add("From", senders)
+    for name, addresses in (("Reply-To", reply_to), ("To", to), ("Cc", cc), ("Bcc", bcc)):
+        if addresses:
+            head.add(name, addresses)
+    if subject:
+        head.add("Subject", subject)
+    given = list(headers.items() if isinstance(headers, Mapping) else headers)
+    if date is not None or not any(name.lower() == "date" for name, _ in given):
+        head.add("Date", date or datetime.now(UTC))
+    if message_id or not any(name.lower() == "message-id" for name, _ in given):
+        head.add("Message-ID", message_id or make_message_id(_domain(senders)))
+    for name, value in given:
+        if name.lower() in ("content-type", "content-transfer-encoding", "mime-version"):
+            raise ValueError(f"{name} follows from the content and cannot be set")
+        head.add(name, value)
+    complete_references(head)
+    head.add("MIME-Version", "1.0")
+    builder = Builder(encode)
+    return builder.message(head, _body(builder, text, html, list(attachments), inline or {}))
+
+
+def _body(
+    builder: Builder,
+    text: str | None,
+    html: str | None,
+    attachments: list[Attachable],
+    inline: Mapping[str, Attachable],
+) -> Part:
+    """Text and HTML as alternatives, what the HTML shows related to it, what is attached mixed in."""
+    shown: list[Part] = [] if text is None else [builder.text("plain", text)]
+    if html is not None:
+        page = builder.text("html", html)
+        if inline:
+            images = [builder.attached(item, "inline", content_id) for content_id, item in inline.items()]
+            page = builder.multipart("related", [page, *images], {"type": "text/html"})
+        shown.append(page)
+    elif inline:
+        raise ValueError("inline attachments need html that shows them")
+    if not shown and not attachments:
+        shown = [builder.text("plain", "")]
+    whole = [builder.multipart("alternative", shown)] if len(shown) > 1 else shown
+    if attachments:
+        return builder.multipart("mixed", [*whole, *map(builder.attached, attachments)])
+    return whole[0]
+
+
+def _domain(senders: Sequence[Address | Group]) -> str | None:
+    """The sender's domain for the Message-ID."""
+    for item in senders:
+        if isinstance(item, Address) and item.domain and not item.domain.startswith("["):
+            return to_ascii(item.domain)
+    return None
+
+
+def complete_references(head: Headers) -> None:
+    """References must end with what In-Reply-To names (RFC 5322 3.6.4)."""
+    replied = _ID.findall(head.get("In-Reply-To", "") or "")
+    known = _ID.findall(head.get("References", "") or "")
+    missing = [found for found in replied if found not in known]
+    if missing:
+        head["References"] = " ".join(known + missing)

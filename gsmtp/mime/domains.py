@@ -1,0 +1,32 @@
+"""Domains with other letters than ASCII to A-labels (RFC 5890): what stands on the wire without SMTPUTF8.
+
+Labels are lower-cased, normalised (NFC) and put into Punycode, as IDNA 2008 has it; whether a registry would
+allow them is not checked, beyond that they consist of letters, marks, digits and hyphens.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+
+def to_ascii(domain: str) -> str:
+    """`"bücher.example"` to `"xn--bcher-kva.example"`; ASCII comes back as it is. ValueError for what is no
+    domain.
+    """
+    if domain.isascii():
+        return domain
+    return ".".join(_label(label) for label in domain.replace("。", ".").split("."))
+
+
+def _label(label: str) -> str:
+    if label.isascii():
+        return label
+    if len(label) > 63:
+        raise ValueError(f"a label of a domain has at most 63 characters: {label!r:.80}")
+    label = unicodedata.normalize("NFC", label.lower())
+    if any(unicodedata.category(char)[0] not in "LMN" and char not in "-\u200c\u200d\u00b7" for char in label):
+        raise ValueError(f"not a label of a domain: {label!r}")
+    encoded = "xn--" + label.encode("punycode").decode("ascii")
+    if len(encoded) > 63:
+        raise ValueError(f"a label of a domain has at most 63 octets: {encoded}")
+    return encoded

@@ -14,10 +14,10 @@ from typing import Any
 
 import gsmtp
 from gsmtp import logs, settings
-from gsmtp.server.sharedtable import table_size
 from gsmtp.settings import Settings, SettingsError
 from workers import master
 from workers.plan import BindError, Listener, Plan, PlanError
+from workers.sharedtable import table_size
 
 _FACTORY = "gsmtp.server.service:create"
 _COUNTERS = ("transactions", "committing", "messages", "octets", "refused")

@@ -49,7 +49,9 @@ from gsmtp.protocol.sasl import ScramCredentials
 
 if TYPE_CHECKING:
     from email.message import EmailMessage
-    from email.message import Message as Headers
+
+    from gsmtp.mime import Headers
+    from gsmtp.mime import Message as Mail
 
 Answer = str | None
 
@@ -88,7 +90,11 @@ class Message(Protocol):
 
     @property
     def headers(self) -> Headers:
-        """The header fields, parsed when first asked for."""
+        """The header fields, decoded when asked for; the body is not read."""
+
+    @property
+    def mime(self) -> Mail:
+        """The whole, decoded by gsmtp.mime as it is asked for: `.subject`, `.from_`, `.text`, `.attachments`"""
 
     @property
     def email(self) -> EmailMessage:

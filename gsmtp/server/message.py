@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import email.parser
+import email
 import email.policy
 import io
 import os
 import re
 from email.message import EmailMessage
-from email.message import Message as Headers
 from typing import IO, cast
 
+from gsmtp import mime
 from gsmtp.protocol.envelope import Envelope
 from gsmtp.server.spool import Spool
 from gsmtp.server.trace import received
@@ -34,7 +34,8 @@ class SpooledMessage:
         self._hostname = hostname
         self._trace: bytes | None = None
         self._prepended = b""
-        self._headers: Headers | None = None
+        self._headers: mime.Headers | None = None
+        self._mime: mime.Message | None = None
         self._email: EmailMessage | None = None
 
     @property
@@ -54,13 +55,21 @@ class SpooledMessage:
         return cast(IO[bytes], io.BufferedReader(_Joined(self.trace, self.spool.open()), _COPY))
 
     @property
-    def headers(self) -> Headers:
-        """The header fields, without the body; parsed when first asked for."""
+    def headers(self) -> mime.Headers:
+        """The header fields, decoded when asked for; the body is not read."""
+        if self._mime is not None:
+            return self._mime.headers
         if self._headers is None:
             with self.open() as file:
-                head = file.read(_MAX_HEADERS)
-            self._headers = email.parser.BytesHeaderParser(policy=email.policy.default).parsebytes(head)
+                self._headers = mime.decode(file.read(_MAX_HEADERS)).headers
         return self._headers
+
+    @property
+    def mime(self) -> mime.Message:
+        """The whole, decoded piece by piece as it is asked for."""
+        if self._mime is None:
+            self._mime = mime.decode(self.bytes())
+        return self._mime
 
     @property
     def email(self) -> EmailMessage:
@@ -76,7 +85,7 @@ class SpooledMessage:
         if _NOT_FIELD_VALUE.search(value):
             raise ValueError(f"CR, LF or NUL in the value of {name}")
         self._prepended = f"{name}: {value}\r\n".encode() + self._prepended
-        self._headers = self._email = None
+        self._headers = self._mime = self._email = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it to a new file, and sync that and its directory. FileExistsError, OSError."""

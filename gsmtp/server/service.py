@@ -29,13 +29,13 @@ from gsmtp.server.limits import Limits, Rates
 from gsmtp.server.loading import load_hooks, start
 from gsmtp.server.names import Names
 from gsmtp.server.networks import Networks
-from gsmtp.server.sharedtable import table_of
 from gsmtp.server.sweep import Sweep
 from gsmtp.server.terms import Tally, Terms, Timing
 from gsmtp.server.tls import TlsContext, TlsSettings
 from gsmtp.server.transport import PlainTransport
 from gsmtp.settings import Listen, Settings
 from workers.plan import BootError
+from workers.sharedtable import table_of
 from workers.worker import Worker
 
 Handle = Callable[[socket.socket, Any], None]

@@ -2,7 +2,7 @@
 
 from gevent import socket
 
-from gsmtp.server.sharedtable import table_of
+from workers.sharedtable import table_of
 
 
 def make(worker, argument):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gsmtp.server import limits
 from gsmtp.server.limits import Limits, Rates
 from gsmtp.server.networks import Networks
-from gsmtp.server.sharedtable import SharedTable, table_size
+from workers.sharedtable import SharedTable, table_size
 
 PATIENCE = 30.0
 

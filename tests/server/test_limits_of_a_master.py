@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gsmtp.server.sharedtable import table_size
+from workers.sharedtable import table_size
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "workers"))

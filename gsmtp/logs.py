@@ -18,6 +18,7 @@ from typing import Any, Literal, TextIO
 Format = Literal["text", "json"]
 
 _PLAIN = re.compile(r"[A-Za-z0-9@._:<>/+\[\]*(),\-]+")
+_is_plain = _PLAIN.fullmatch
 _SIMPLE = re.compile(r"[\x20!\x23-\x5b\x5d-\x7e]*")
 _second = -1
 _stamp = ""
@@ -40,7 +41,7 @@ def _escaped(value: Any) -> str:
 def _quoted(value: Any) -> str:
     kind = value.__class__
     if kind is str:
-        if _PLAIN.fullmatch(value):
+        if _is_plain(value):
             return value  # type: ignore[no-any-return]
         return f'"{value}"' if _SIMPLE.fullmatch(value) else _escaped(value)
     if kind is int:
@@ -55,9 +56,13 @@ def line(format: Format, now: float, origin: str, event: str, fields: Mapping[st
     if format == "json":
         record = {"time": timestamp(now), "process": origin, "event": event, **fields}
         return _escaped(record) + "\n"
-    parts = [timestamp(now), origin, event]
-    parts.extend([f"{name}={_quoted(value)}" for name, value in fields.items()])
-    return " ".join(parts) + "\n"
+    text = f"{timestamp(now)} {origin} {event}"
+    for name, value in fields.items():
+        # Most values are plain texts: what they need is looked at here, without a call.
+        if value.__class__ is not str or not _is_plain(value):
+            value = _quoted(value)
+        text = f"{text} {name}={value}"
+    return f"{text}\n"
 
 
 class RecordFormatter(logging.Formatter):

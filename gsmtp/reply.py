@@ -29,6 +29,7 @@ class Reply:
     enhanced: str = ""
     text: str = ""
     _wire: bytes = field(default=b"", init=False, repr=False, compare=False)
+    _shown: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not (200 <= self.code <= 599 and self.code // 10 % 10 <= 5):
@@ -45,7 +46,10 @@ class Reply:
         return self.code < 400
 
     def __str__(self) -> str:
-        return " ".join(part for part in (str(self.code), self.enhanced, self.text.replace("\n", " / ")) if part)
+        if not self._shown:
+            parts = (str(self.code), self.enhanced, self.text.replace("\n", " / "))
+            object.__setattr__(self, "_shown", " ".join(part for part in parts if part))
+        return self._shown
 
     def encode(self) -> bytes:
         """The bytes on the wire, each line ended by CRLF (RFC 5321 4.2.1; the enhanced code on each: RFC 2034 4)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # RFC 5321 4.5.3.1: local-part 64 octets, domain 255, path 256 with its brackets.
 MAX_LOCAL, MAX_DOMAIN, MAX_ADDRESS = 64, 255, 254
@@ -47,8 +47,7 @@ _LENIENT_POSTMASTER = re.compile(r"[ \t]*<?(postmaster)>?[ \t]*(?= |\t|$)", re.I
 _GENERAL_LITERAL = re.compile(r"\[[A-Za-z0-9-]*[A-Za-z0-9]:[\x21-\x5a\x5e-\x7e]+\]")
 
 
-@dataclass(frozen=True, slots=True)
-class Mailbox:
+class Mailbox(NamedTuple):
     """An address: `address` as given without a source route, `local` unquoted, `domain` in lower case.
 
     The null reverse-path has "" in all three; a bare postmaster has the domain "". A literal keeps its brackets.
@@ -83,7 +82,7 @@ def parse_path(text: str, *, null: bool = False, lenient: bool = False) -> tuple
             if bare:
                 return Mailbox(bare[1], bare[1], ""), text[bare.end() :]
         raise AddressError("not an address")
-    local, domain, literal = match["local"], match["domain"], match["literal"]
+    local, domain, literal = match.group("local", "domain", "literal")
     if literal is not None:
         _check_literal(literal)
         domain = literal

@@ -8,10 +8,8 @@ that is accepted. Where it cannot be known how many octets follow, the session e
 
 from __future__ import annotations
 
-from typing import Any
-
 from gsmtp.protocol import replies, states
-from gsmtp.protocol.events import Content, ContentRefused, Mail, Refused, Reset
+from gsmtp.protocol.events import Content, ContentRefused, Refused, Reset
 from gsmtp.protocol.framing import ChunkReader, parse_chunk
 from gsmtp.protocol.transaction import Transaction
 from gsmtp.reply import Reply
@@ -29,22 +27,11 @@ _UNCHANGED = (states.FRESH, states.INSECURE, states.ANONYMOUS)
 class Chunking(Transaction):
     """One chunk after another, up to the last."""
 
-    __slots__ = ("_after_chunk", "_chunks", "_chunks_refused")
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self._chunks: ChunkReader | None = None
-        self._chunks_refused: Reply | None = None
-        self._after_chunk = states.CHUNKED
+    _after_chunk = states.CHUNKED
 
     def _drop_envelope(self) -> None:
         self._chunks = self._chunks_refused = None
         super()._drop_envelope()
-
-    def _mail_decided(self, event: Mail, reply: Reply) -> None:
-        super()._mail_decided(event, reply)
-        if reply.accepted:
-            self._chunks = self._chunks_refused = None
 
     def _lose_place(self, verb: bytes) -> None:
         """After a refusal: end the session when the line was a BDAT. How many octets follow it is not known, and none

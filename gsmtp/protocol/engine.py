@@ -25,23 +25,14 @@ class Engine:
     `new_id` gives the id of an envelope. `quit` tells whether the client has said QUIT.
     """
 
-    __slots__ = (
-        "_asks",
-        "_each",
-        "_errors",
-        "_extensions",
-        "_idle",
-        "_lines",
-        "_new_id",
-        "_options",
-        "_out",
-        "_pending",
-        "_queue",
-        "envelope",
-        "quit",
-        "session",
-        "state",
-    )
+    # Defaults stand on the classes, here and above: most sessions never touch most of them, and one is made for each
+    # connection.
+    _pending: tuple[Any, Reply, Callable[[Any, Reply], None]] | None = None
+    _each: Sequence[Reply] = ()
+    _errors = _idle = 0
+    envelope: Envelope | None = None
+    state = states.CONNECTED
+    quit = False
 
     def __init__(
         self,
@@ -58,13 +49,7 @@ class Engine:
         self._lines = LineReader(options.max_line_length, options.allow_bare_newlines != "reject")
         self._out: list[bytes] = []
         self._queue: list[Event] = []
-        self._pending: tuple[Any, Reply, Callable[[Any, Reply], None]] | None = None
-        self._each: Sequence[Reply] = ()
-        self._errors = self._idle = 0
         self.session = session
-        self.envelope: Envelope | None = None
-        self.state = states.CONNECTED
-        self.quit = False
 
     def receive(self, data: bytes) -> None:
         """Take octets from the client."""
@@ -112,12 +97,9 @@ class Engine:
         """Whether octets were received that no command has used."""
         return self._lines.pending
 
-    def _ask(self, who: str, event: Decision, default: Reply, then: Callable[[Any, Reply], None]) -> None:
-        if who in self._asks:
-            self._pending = (event, default, then)
-            self._queue.append(event)
-        else:
-            then(event, default)
+    def _ask(self, event: Decision, default: Reply, then: Callable[[Any, Reply], None]) -> None:
+        self._pending = (event, default, then)
+        self._queue.append(event)
 
     def _say(self, reply: Reply) -> None:
         self._out.append(reply.encode())
@@ -148,7 +130,7 @@ class Engine:
         if self._idles(verb):
             return
         if "command" in self._asks:
-            self._ask("command", UnknownCommand(verb, argument), replies.UNKNOWN, self._decided)
+            self._ask(UnknownCommand(verb, argument), replies.UNKNOWN, self._decided)
         else:
             self._refuse(verb, replies.UNKNOWN)
 

@@ -213,7 +213,11 @@ class ExtensionSet:
     ) -> None:
         self._options = options
         self._extensions = _announced(options, _chosen(options, tuple(extensions), tuple(claimed)))
-        self._conditions = tuple(each.when for each, _ in self._extensions if each.when is not None)
+        # What our own extensions ask for is known; the handler's may ask anything.
+        ours = {id(each) for each in EXTENSIONS}
+        self._conditions = tuple(
+            each.when for each, _ in self._extensions if each.when is not None and id(each) not in ours
+        )
         self._offers: dict[tuple[bool, ...], Offer] = {}
         # RFC 5321 4.2: Greeting = "220 " (Domain / address-literal) [ SP textstring ] CRLF
         self.banner = Reply(220, "", f"{options.hostname} {options.banner}".rstrip())
@@ -221,12 +225,13 @@ class ExtensionSet:
 
     def offer(self, session: Session) -> Offer:
         """What `session` has, as it stands now: under TLS or not, authenticated or not."""
-        options = self._options
-        state = tuple([when(options, session) for when in self._conditions])
+        options, tls = self._options, session.tls
+        state: tuple[bool, ...] = (tls is not None, tls is not None and bool(tls.peer), session.trusted)
+        if self._conditions:
+            state += tuple([when(options, session) for when in self._conditions])
         offer = self._offers.get(state)
         if offer is None:
-            holds = iter(state)
-            now = [pair for pair in self._extensions if pair[0].when is None or next(holds)]
+            now = [pair for pair in self._extensions if pair[0].when is None or pair[0].when(options, session)]
             offer = self._offers[state] = Offer(options, now)
         return offer
 

@@ -18,16 +18,12 @@ _NO_ATTRIBUTES = xclient.ClientAttributes()
 class Opening(Engine):
     """Up to the state READY, and back to FRESH by STARTTLS."""
 
-    __slots__ = ("_auth", "_auth_failures", "_clients", "_offer")
+    _auth: Authentication | None = None
+    _auth_failures = 0
+    _clients = _NO_ATTRIBUTES
+    _offer: Offer  # of the last HELO or EHLO
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self._auth: Authentication | None = None
-        self._auth_failures = 0
-        self._clients = _NO_ATTRIBUTES
-        self._offer: Offer  # of the last HELO or EHLO
-
-    def _connected(self, event: Connected, reply: Reply) -> None:
+    def _connected(self, event: Connected | None, reply: Reply) -> None:
         self._say(reply)
         # RFC 5321 3.1 lets a refused client go on to QUIT; servers close at once, and clients are used to that.
         self.state = states.FRESH if reply.accepted else states.CLOSED
@@ -51,7 +47,7 @@ class Opening(Engine):
         asked = "ehlo" if esmtp else "helo"
         if asked in self._asks:
             event = Helo(domain, esmtp, list(offer.lines) if esmtp else [])
-            self._ask(asked, event, extensions.helo, self._helo_decided)
+            self._ask(event, extensions.helo, self._helo_decided)
         else:
             self._greet(domain, esmtp, offer.ehlo if esmtp else extensions.helo)
 

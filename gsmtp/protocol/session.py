@@ -40,8 +40,6 @@ from gsmtp.reply import Reply
 class ServerSession(Chunking):
     """See above, and `Engine` for the arguments."""
 
-    __slots__ = ()
-
     def next_event(self) -> Event:
         """What is to be done now. RuntimeError when the last decision was not answered."""
         queue = self._queue
@@ -58,7 +56,10 @@ class ServerSession(Chunking):
                 if not self._read_chunk():
                     return NEED_DATA
             elif state is states.CONNECTED:
-                self._ask("connect", Connected(), self._extensions.banner, self._connected)
+                if "connect" in self._asks:
+                    self._ask(Connected(), self._extensions.banner, self._connected)
+                else:
+                    self._connected(None, self._extensions.banner)
             else:
                 line = self._lines.line()
                 if line is None:
@@ -70,7 +71,7 @@ class ServerSession(Chunking):
         return queue.pop(0)
 
     def _command(self, line: bytes | LineFault) -> None:
-        if 0 < self._options.max_errors <= self._errors:
+        if self._errors and 0 < self._options.max_errors <= self._errors:
             self._refuse("", replies.TOO_MANY_ERRORS)
             return
         if isinstance(line, LineFault):
@@ -87,8 +88,10 @@ class ServerSession(Chunking):
         # Beyond ASCII there are letters whose upper case is S or I.
         if verb.isascii():
             verb = verb.upper()
-        action = _ACTIONS[self.state].get(verb, ServerSession._unknown)
-        if isinstance(action, Reply):
+        action = _ACTIONS[self.state].get(verb)
+        if action is None:
+            self._unknown(verb, argument)
+        elif isinstance(action, Reply):
             self._refuse(verb, action)
         else:
             action(self, verb, argument)
@@ -108,7 +111,10 @@ class ServerSession(Chunking):
             self._refuse(verb, Reply(501, "5.5.4", f"Syntax: {verb} address"))
             return
         default = replies.CANNOT_VERIFY if verb == "VRFY" else replies.NO_EXPN
-        self._ask("vrfy", Vrfy(verb, argument), default, self._decided)
+        if "vrfy" in self._asks:
+            self._ask(Vrfy(verb, argument), default, self._decided)
+        else:
+            self._say(default)
 
     def _quit(self, verb: str, argument: str) -> None:
         if argument:

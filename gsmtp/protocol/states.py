@@ -8,6 +8,9 @@ from enum import Enum
 class State(Enum):
     """See there."""
 
+    # Enum's own is written in Python, and the table of actions is asked at every command.
+    __hash__ = object.__hash__
+
     CONNECTED = "connected"
     FRESH = "fresh"
     INSECURE = "insecure"

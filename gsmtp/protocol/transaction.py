@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gsmtp.protocol import replies, states
 from gsmtp.protocol.address import AddressError, parse_path
 from gsmtp.protocol.envelope import Envelope, Recipient
 from gsmtp.protocol.events import Content, ContentRefused, Mail, Rcpt
 from gsmtp.protocol.extensions import ParameterError
-from gsmtp.protocol.framing import DotReader
+from gsmtp.protocol.framing import ChunkReader, DotReader
 from gsmtp.protocol.opening import Opening
 from gsmtp.reply import Reply
 
@@ -17,12 +15,11 @@ from gsmtp.reply import Reply
 class Transaction(Opening):
     """From READY to READY."""
 
-    __slots__ = ("_body", "_overshoot", "_transactions")
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self._body: DotReader | None = None
-        self._transactions = self._overshoot = 0
+    _body: DotReader | None = None
+    # Of content by BDAT, see Chunking.
+    _chunks: ChunkReader | None = None
+    _chunks_refused: Reply | None = None
+    _transactions = _overshoot = 0
 
     def _mail(self, verb: str, argument: str) -> None:
         options = self._options
@@ -46,14 +43,22 @@ class Transaction(Opening):
             self._refuse(verb, replies.TOO_MANY_TRANSACTIONS)
             return
         envelope = Envelope(self._new_id(), self.session, mailbox, parameters)
-        self._ask("mail", Mail(envelope), replies.SENDER_OK, self._mail_decided)
+        if "mail" in self._asks:
+            self._ask(Mail(envelope), replies.SENDER_OK, self._mail_decided)
+        else:
+            self._say(replies.SENDER_OK)
+            self._open_envelope(envelope)
 
     def _mail_decided(self, event: Mail, reply: Reply) -> None:
         self._say(reply)
         if reply.accepted:
-            self.envelope = event.envelope
-            self._overshoot = 0
-            self.state = states.MAIL
+            self._open_envelope(event.envelope)
+
+    def _open_envelope(self, envelope: Envelope) -> None:
+        self.envelope = envelope
+        self._chunks = self._chunks_refused = None
+        self._overshoot = 0
+        self.state = states.MAIL
 
     def _rcpt(self, verb: str, argument: str) -> None:
         envelope = self.envelope
@@ -81,7 +86,13 @@ class Transaction(Opening):
             deaf = self._overshoot > options.max_recipient_overshoot
             self._refuse(verb, replies.TOO_MANY_COMMANDS if deaf else replies.TOO_MANY_RECIPIENTS)
             return
-        self._ask("rcpt", Rcpt(envelope, Recipient(mailbox, parameters)), replies.RECIPIENT_OK, self._rcpt_decided)
+        recipient = Recipient(mailbox, parameters)
+        if "rcpt" in self._asks:
+            self._ask(Rcpt(envelope, recipient), replies.RECIPIENT_OK, self._rcpt_decided)
+        else:
+            self._say(replies.RECIPIENT_OK)
+            envelope.recipients.append(recipient)
+            self.state = states.RCPT
 
     def _rcpt_decided(self, event: Rcpt, reply: Reply) -> None:
         self._say(reply)

@@ -1,5 +1,7 @@
 """What EHLO announces, by state and by choice, and the parameters that the extensions bring."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from gsmtp.protocol import events
@@ -9,13 +11,14 @@ from gsmtp.protocol.options import Options
 from gsmtp.protocol.parameters import ByMode, DeliverBy, Notify, OriginalRecipient, Ret, decode_unitext, decode_xtext
 from gsmtp.protocol.session import ServerSession
 
+TLS = SimpleNamespace(peer={}, channel_bindings={})
 OPTIONAL = frozenset({"DSN", "REQUIRETLS", "MT-PRIORITY", "DELIVERBY"})
 
 
 def session_with(*, claimed=(), tls=None, **options):
     chosen = Options(hostname="mx.example.net", **options)
     session = Session("s")
-    session.tls = tls
+    session.tls = TLS if tls else None
     return ServerSession(chosen, ExtensionSet(chosen, claimed=claimed), session, lambda: "m")
 
 
@@ -72,7 +75,7 @@ def test_what_is_announced_follows_the_session():
     server = session_with(offer=frozenset({"REQUIRETLS"}))
     assert "REQUIRETLS" not in announced(server)
     assert say(server, "MAIL FROM:<a@example.net> REQUIRETLS")[0].startswith("555 5.5.4")
-    server.session.tls = object()
+    server.session.tls = TLS
     server.receive(b"EHLO c\r\n")
     server.next_event()
     assert server.data_to_send().decode().splitlines()[-1] == "250 REQUIRETLS"
@@ -83,7 +86,7 @@ def test_offers_are_made_once_for_each_state():
     options = Options(hostname="h", offer=frozenset({"REQUIRETLS"}))
     extensions = ExtensionSet(options)
     plain, again, secure = Session("1"), Session("2"), Session("3")
-    secure.tls = object()
+    secure.tls = TLS
     assert extensions.offer(plain) is extensions.offer(again)
     assert extensions.offer(plain) is not extensions.offer(secure)
 

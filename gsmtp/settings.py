@@ -93,6 +93,7 @@ class Listen:
     hook_timeout: float = _setting(60.0, "seconds for a hook of the handler; clients wait 5 minutes", 0.1)
     message_timeout: float = _setting(300.0, "seconds for on_message and on_data; clients wait 10 minutes", 0.1)
     linger: float = _setting(1.0, "seconds until a client that was sent away must have closed")
+    drain_login: float = _setting(10.0, "draining: seconds until a TLS handshake or an AUTH exchange must be over")
     drain_transaction: float = _setting(30.0, "draining: seconds until an open transaction must have come to DATA")
     drain_content: float = _setting(300.0, "draining: seconds for the rest of a message")
     drain_silence: float = _setting(30.0, "draining: seconds without an octet of it")
@@ -183,7 +184,10 @@ def protocol_options(listen: Listen, auth_hooks: frozenset[str] = frozenset(), a
         hostname=listen.hostname,
         banner=listen.banner,
         max_message_size=listen.max_message_size,
-        max_recipients=1 if listen.mixed_results == "single" else listen.max_recipients,
+        # LMTP has a reply for each recipient, so its results may be mixed.
+        max_recipients=1
+        if listen.mixed_results == "single" and not scheme.startswith("lmtp")
+        else listen.max_recipients,
         max_recipient_overshoot=listen.max_recipient_overshoot,
         max_line_length=listen.max_line_length,
         max_content_line_length=listen.max_content_line_length,

@@ -143,8 +143,10 @@ class Opening(Engine):
         if isinstance(step, sasl.Challenge):
             self._say(Reply(334, "", sasl.encode(step.data)))
             self.state = states.AUTH
+            # RFC 4954 4: a line of the exchange may be that long, whatever commands may.
+            self._lines.limit = max(self._options.max_line_length, sasl.MAX_LINE + 2)
         elif isinstance(step, sasl.Success):
-            self._auth = None
+            self._auth_over()
             self.session.user = step.user
             self._say(replies.AUTHENTICATED)
             self._queue.append(Authenticated(step.user, auth.mechanism))
@@ -162,20 +164,29 @@ class Opening(Engine):
     def answer_question(self, event: AuthQuestion, value: object, refusal: Reply | None = None) -> None:
         """What the handler says: `value` as the question wants it, or a refusal with a reply of its own.
 
-        RuntimeError when it is not this question that waits.
+        RuntimeError when it is not this question that waits. TypeError when the value is not of the type that the
+        question wants; it then waits on, for a refusal.
         """
         if self._pending is None or self._pending[0] is not event or self._auth is None:
             raise RuntimeError(f"{event!r} does not wait for an answer")
-        self._pending = None
         if refusal is None:
-            self._auth_step(self._auth.answer(value))
+            step = self._auth.answer(value)
+            self._pending = None
+            self._auth_step(step)
         else:
+            self._pending = None
             self._auth.close()
             self._auth_failed(refusal, "refused by the handler")
 
-    def _auth_failed(self, reply: Reply, why: str) -> None:
+    def _auth_over(self) -> str:
+        """Leave the exchange; its mechanism."""
         assert self._auth is not None
         mechanism, self._auth = self._auth.mechanism, None
+        self._lines.limit = self._options.max_line_length
+        return mechanism
+
+    def _auth_failed(self, reply: Reply, why: str) -> None:
+        mechanism = self._auth_over()
         self._auth_failures += 1
         self._errors += reply.code >= 500
         if 0 < self._options.max_auth_failures <= self._auth_failures:

@@ -134,6 +134,7 @@ _ALWAYS: dict[str, _Action] = {
     "STARTTLS": ServerSession._starttls,
     "BDAT": ServerSession._bdat,
 }
+VERBS = frozenset(("MAIL", "RCPT", "DATA", "AUTH", *_ALWAYS))
 _NO_TRANSACTION = ("MAIL", "RCPT", "DATA", "VRFY", "EXPN", "AUTH")
 _OPEN: dict[str, _Action] = {**_ALWAYS, "MAIL": replies.NESTED_MAIL, "AUTH": replies.NESTED_AUTH}
 _ACTIONS: dict[State, dict[str, _Action]] = {

@@ -95,6 +95,7 @@ class Service:
             message=listen.message_timeout,
             handshake=listen.handshake_timeout,
             linger=listen.linger,
+            drain_login=listen.drain_login,
             drain_transaction=listen.drain_transaction,
             drain_content=listen.drain_content,
             drain_silence=listen.drain_silence,

@@ -175,6 +175,8 @@ def tls_files(listen: Listen) -> list[str]:
 def protocol_options(listen: Listen, auth_hooks: frozenset[str] = frozenset(), auth_secret: str = "") -> Options:
     """What the sessions of a listener may do, as the protocol names it. `auth_hooks`: what the handler has for AUTH."""
     scheme = parse_bind(listen.bind)[0]
+    # Which has a reply for each recipient, so that its results may be mixed.
+    lmtp = scheme.startswith("lmtp")
     newlines: BareNewlines
     if isinstance(listen.allow_bare_newlines, bool):
         newlines = "accept" if listen.allow_bare_newlines else "reject"
@@ -184,10 +186,7 @@ def protocol_options(listen: Listen, auth_hooks: frozenset[str] = frozenset(), a
         hostname=listen.hostname,
         banner=listen.banner,
         max_message_size=listen.max_message_size,
-        # LMTP has a reply for each recipient, so its results may be mixed.
-        max_recipients=1
-        if listen.mixed_results == "single" and not scheme.startswith("lmtp")
-        else listen.max_recipients,
+        max_recipients=1 if listen.mixed_results == "single" and not lmtp else listen.max_recipients,
         max_recipient_overshoot=listen.max_recipient_overshoot,
         max_line_length=listen.max_line_length,
         max_content_line_length=listen.max_content_line_length,
@@ -203,7 +202,7 @@ def protocol_options(listen: Listen, auth_hooks: frozenset[str] = frozenset(), a
         auth_secret=hashlib.sha256(f"gsmtp SCRAM {auth_secret}".encode()).digest(),
         scram_iterations=listen.scram_iterations,
         max_auth_failures=listen.max_auth_failures,
-        lmtp=scheme.startswith("lmtp"),
+        lmtp=lmtp,
         hide=frozenset(keyword.upper() for keyword in listen.hide),
         offer=frozenset(keyword.upper() for keyword in listen.offer),
         min_deliver_by=listen.min_deliver_by,

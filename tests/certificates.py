@@ -1,4 +1,4 @@
-"""Keys and certificates for tests, made with the openssl command: nothing secret or soon expired lies in the repository.
+"""Keys and certificates for tests, made with the openssl command: no secret lies in the repository.
 
 All keys are P-256, so that a set takes a fraction of a second. Valid for two days from now, but for `expired`.
 """

@@ -186,7 +186,7 @@ class Talk:
         self.socket = dial(address, patience)
         try:
             if tls is not None:
-                self.socket = tls.wrap_socket(self.socket, server_hostname=name)
+                self.socket = tls.wrap_socket(self.socket, server_hostname=name or None)
         except BaseException:
             self.socket.close()
             raise
@@ -201,7 +201,7 @@ class Talk:
     def handshake(self, context: ssl.SSLContext, name: str = "mx.example.org", greet: bool = True) -> ssl.SSLSocket:
         """The same once 220 was said."""
         self.file.close()
-        secure = context.wrap_socket(self.socket, server_hostname=name)
+        secure = context.wrap_socket(self.socket, server_hostname=name or None)
         self.socket, self.file = secure, secure.makefile("rb")
         if greet:
             assert self.ask("EHLO client.example").startswith("250")

@@ -130,9 +130,8 @@ class Service:
                 ),
                 self._worker.located,
             )
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-            raise BootError(f"{listen.bind}: the certificate cannot be used: {reason}") from None
+        except ValueError as error:
+            raise BootError(f"{listen.bind}: the certificate cannot be used: {error}") from None
 
     def _handle(self, terms: Terms, bound: str) -> Handle:
         watched = self._sweep.watched

@@ -62,6 +62,7 @@ class Engine:
         self._each: Sequence[Reply] = ()
         self._errors = self._idle = 0
         self.session = session
+        session.lmtp = options.lmtp
         self.envelope: Envelope | None = None
         self.state = states.CONNECTED
         self.quit = False

@@ -114,6 +114,7 @@ class Listen:
     hook_timeout: float = _setting(60.0, "seconds for a hook of the handler; clients wait 5 minutes", 0.1)
     message_timeout: float = _setting(300.0, "seconds for on_message and on_data; clients wait 10 minutes", 0.1)
     linger: float = _setting(1.0, "seconds until a client that was sent away must have closed")
+    drain_login: float = _setting(10.0, "draining: seconds until a TLS handshake or an AUTH exchange must be over")
     drain_transaction: float = _setting(30.0, "draining: seconds until an open transaction must have come to DATA")
     drain_content: float = _setting(300.0, "draining: seconds for the rest of a message")
     drain_silence: float = _setting(30.0, "draining: seconds without an octet of it")
@@ -197,6 +198,8 @@ def tls_files(listen: Listen) -> list[str]:
 def protocol_options(listen: Listen, auth_hooks: frozenset[str] = frozenset(), auth_secret: str = "") -> Options:
     """What the sessions of a listener may do, as the protocol names it. `auth_hooks`: what the handler has for AUTH."""
     scheme = parse_bind(listen.bind)[0]
+    # Which has a reply for each recipient, so that its results may be mixed.
+    lmtp = scheme.startswith("lmtp")
     newlines: BareNewlines
     if isinstance(listen.allow_bare_newlines, bool):
         newlines = "accept" if listen.allow_bare_newlines else "reject"
@@ -206,7 +209,7 @@ def protocol_options(listen: Listen, auth_hooks: frozenset[str] = frozenset(), a
         hostname=listen.hostname,
         banner=listen.banner,
         max_message_size=listen.max_message_size,
-        max_recipients=1 if listen.mixed_results == "single" else listen.max_recipients,
+        max_recipients=1 if listen.mixed_results == "single" and not lmtp else listen.max_recipients,
         max_recipient_overshoot=listen.max_recipient_overshoot,
         max_line_length=listen.max_line_length,
         max_content_line_length=listen.max_content_line_length,
@@ -222,7 +225,7 @@ def protocol_options(listen: Listen, auth_hooks: frozenset[str] = frozenset(), a
         auth_secret=hashlib.sha256(f"gsmtp SCRAM {auth_secret}".encode()).digest(),
         scram_iterations=listen.scram_iterations,
         max_auth_failures=listen.max_auth_failures,
-        lmtp=scheme.startswith("lmtp"),
+        lmtp=lmtp,
         hide=frozenset(keyword.upper() for keyword in listen.hide),
         offer=frozenset(keyword.upper() for keyword in listen.offer),
         min_deliver_by=listen.min_deliver_by,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import Certificates
 from live import Live
 
 
@@ -26,6 +27,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip(f"no small file system to fill: {made.stderr.strip()}")
     yield path
     subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Made once in a run of the tests."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -120,9 +121,9 @@ class Live:
     def address(self) -> str:
         return next(iter(self.addresses.values()))
 
-    def connect(self, address: str = "", greet: bool = True) -> Talk:
-        """A client, which has said EHLO unless told not to."""
-        talk = Talk(address or self.address)
+    def connect(self, address: str = "", greet: bool = True, tls: ssl.SSLContext | None = None) -> Talk:
+        """A client, which has said EHLO unless told not to; with `tls` it begins TLS before all else."""
+        talk = Talk(address or self.address, tls=tls)
         if greet:
             assert talk.banner.startswith("220 ")
             assert talk.ask("EHLO client.example").startswith("250")
@@ -188,10 +189,33 @@ def dial(address: str, patience: float = PATIENCE) -> socket.socket:
 class Talk:
     """A client, line by line. A context manager."""
 
-    def __init__(self, address: str, patience: float = PATIENCE) -> None:
+    def __init__(
+        self, address: str, patience: float = PATIENCE, tls: ssl.SSLContext | None = None, name: str = "mx.example.org"
+    ) -> None:
+        """`tls`: begin with TLS, asking for `name`."""
         self.socket = dial(address, patience)
+        try:
+            if tls is not None:
+                self.socket = tls.wrap_socket(self.socket, server_hostname=name or None)
+        except BaseException:
+            self.socket.close()
+            raise
         self.file = self.socket.makefile("rb")
         self.banner = self.reply()
+
+    def secure(self, context: ssl.SSLContext, name: str = "mx.example.org", greet: bool = True) -> ssl.SSLSocket:
+        """STARTTLS, and EHLO unless told not to. ssl.SSLError, OSError when the handshake fails."""
+        assert self.ask("STARTTLS") == "220 2.0.0 Ready to start TLS"
+        return self.handshake(context, name, greet)
+
+    def handshake(self, context: ssl.SSLContext, name: str = "mx.example.org", greet: bool = True) -> ssl.SSLSocket:
+        """The same once 220 was said."""
+        self.file.close()
+        secure = context.wrap_socket(self.socket, server_hostname=name or None)
+        self.socket, self.file = secure, secure.makefile("rb")
+        if greet:
+            assert self.ask("EHLO client.example").startswith("250")
+        return secure
 
     def reply(self) -> str:
         """The next reply, its lines joined by LF; "" at the end of the connection."""

@@ -50,6 +50,7 @@ class Engine:
         self._out: list[bytes] = []
         self._queue: list[Event] = []
         self.session = session
+        session.lmtp = options.lmtp
 
     def receive(self, data: bytes) -> None:
         """Take octets from the client."""

@@ -48,13 +48,14 @@ class Session(_Stateful):
     """One connection, from accept to close.
 
     `id` is unique; `peer` and `local` are socket addresses, (host, port, ...) or a path; `listener` is the name of
-    the bound address; `helo` is what the client called itself, "" before that; `esmtp` tells EHLO from HELO; `tls`,
+    the bound address; `helo` is what the client called itself, "" before that; `esmtp` tells EHLO from HELO, and `lmtp`
+    is for listeners of LMTP; `tls`,
     `user` and `proxy` are None until TLS, AUTH or a proxy set them. `forwarded`: what a trusted peer said by XFORWARD
     of the client behind it, for records only. `trusted`: whether XCLIENT and XFORWARD are taken from this peer.
     """
 
     __slots__ = (
-        "esmtp", "forwarded", "helo", "id", "listener", "local", "lookup", "peer", "proxy", "tls", "trusted", "user",
+        "esmtp", "forwarded", "helo", "id", "listener", "lmtp", "local", "lookup", "peer", "proxy", "tls", "trusted", "user",
     )  # fmt: skip
 
     def __init__(self, id: str, peer: Address = None, local: Address = None, listener: str = "") -> None:
@@ -65,6 +66,7 @@ class Session(_Stateful):
         self.listener = listener
         self.helo = ""
         self.esmtp = False
+        self.lmtp = False
         self.tls: TlsFacts | None = None
         self.user: str | None = None
         self.proxy: Any = None
@@ -79,10 +81,10 @@ class Session(_Stateful):
 
     @property
     def protocol(self) -> str:
-        """The transmission type for trace headers (RFC 3848): SMTP, ESMTP, ESMTPS, ESMTPA or ESMTPSA."""
+        """The transmission type for trace headers (RFC 3848): SMTP, or ESMTP or LMTP with S for TLS and A for AUTH."""
         if not self.esmtp:
             return "SMTP"
-        return f"ESMTP{'S' if self.tls is not None else ''}{'A' if self.user is not None else ''}"
+        return f"{'LMTP' if self.lmtp else 'ESMTP'}{'S' if self.tls is not None else ''}{'A' if self.user is not None else ''}"
 
 
 class Recipient(_Stateful):

@@ -33,20 +33,21 @@ class LineFault(Enum):
 
 
 class LineReader:
-    """Command lines out of octets. `limit`: octets of a line with its CRLF (RFC 5321 4.5.3.1.4).
+    """Command lines out of octets. `limit`: octets of a line with its CRLF (RFC 5321 4.5.3.1.4),
+    which may be changed between two lines.
 
     An over-long line is one fault, not several commands: it is skipped to its end. One that goes on for sixteen
     times the limit is reported at once as ENDLESS, because its end may never come. `verb`: the first four octets of
     the last line that was a fault.
     """
 
-    __slots__ = ("_accept_bare", "_at", "_buffer", "_limit", "_skipped", "verb")
+    __slots__ = ("_accept_bare", "_at", "_buffer", "_skipped", "limit", "verb")
 
     def __init__(self, limit: int, accept_bare: bool) -> None:
         self.verb = b""
         self._buffer = b""
         self._at = 0
-        self._limit = limit
+        self.limit = limit
         self._accept_bare = accept_bare
         self._skipped = 0
 
@@ -83,20 +84,20 @@ class LineReader:
         buffer, start = self._buffer, self._at
         end = buffer.find(b"\n", start)
         if end < 0:
-            if self._skipped or len(buffer) - start >= self._limit:
+            if self._skipped or len(buffer) - start >= self.limit:
                 if not self._skipped:
                     self.verb = buffer[start : start + 4]
                 self._skipped += len(self.take())
-                if self._skipped > 16 * self._limit:
+                if self._skipped > 16 * self.limit:
                     return LineFault.ENDLESS
             return None
         self._at = end + 1
         length = self._skipped + end + 1 - start
-        if length > self._limit:
+        if length > self.limit:
             if not self._skipped:
                 self.verb = buffer[start : start + 4]
             self._skipped = 0
-            return LineFault.TOO_LONG if length <= 16 * self._limit + 1 else LineFault.ENDLESS
+            return LineFault.TOO_LONG if length <= 16 * self.limit + 1 else LineFault.ENDLESS
         if end > start and buffer[end - 1] == 13:
             line = buffer[start : end - 1]
         elif self._accept_bare:

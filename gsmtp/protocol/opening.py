@@ -182,8 +182,10 @@ class Opening(Engine):
         if isinstance(step, sasl.Challenge):
             self._say(Reply(334, "", sasl.encode(step.data)))
             self.state = states.AUTH
+            # RFC 4954 4: a line of the exchange may be that long, whatever commands may.
+            self._lines.limit = max(self._options.max_line_length, sasl.MAX_LINE + 2)
         elif isinstance(step, sasl.Success):
-            self._auth = None
+            self._auth_over()
             self.session.user = step.user
             self._say(replies.AUTHENTICATED)
             self._queue.append(Authenticated(step.user, auth.mechanism))
@@ -207,21 +209,24 @@ class Opening(Engine):
         pending = self._pending
         if pending is None or pending[0] is not event or self._auth is None:
             raise RuntimeError(f"{event!r} does not wait for an answer")
-        self._pending = None
         if refusal is None:
-            try:
-                step = self._auth.answer(value)
-            except TypeError:
-                self._pending = pending
-                raise
+            step = self._auth.answer(value)
+            self._pending = None
             self._auth_step(step)
         else:
+            self._pending = None
             self._auth.close()
             self._auth_failed(refusal, "refused by the handler")
 
-    def _auth_failed(self, reply: Reply, why: str) -> None:
+    def _auth_over(self) -> str:
+        """Leave the exchange; its mechanism."""
         assert self._auth is not None
         mechanism, self._auth = self._auth.mechanism, None
+        self._lines.limit = self._options.max_line_length
+        return mechanism
+
+    def _auth_failed(self, reply: Reply, why: str) -> None:
+        mechanism = self._auth_over()
         self._auth_failures += 1
         self._errors += reply.code >= 500
         if 0 < self._options.max_auth_failures <= self._auth_failures:

@@ -142,6 +142,7 @@ _ALWAYS: dict[str, _Action] = {
     "XCLIENT": ServerSession._xclient,
     "XFORWARD": ServerSession._xforward,
 }
+VERBS = frozenset(("MAIL", "RCPT", "DATA", "AUTH", *_ALWAYS))
 _NO_TRANSACTION = ("MAIL", "RCPT", "DATA", "VRFY", "EXPN", "AUTH")
 _OPEN: dict[str, _Action] = {**_ALWAYS, "MAIL": replies.NESTED_MAIL, "AUTH": replies.NESTED_AUTH}
 _OPEN.update(dict.fromkeys(("XCLIENT", "XFORWARD"), xclient.IN_TRANSACTION))

@@ -44,6 +44,7 @@ class Phase(Enum):
     """What the greenlet is at, as far as those outside must know."""
 
     BUSY = "busy"
+    HANDSHAKE = "handshake"
     READING = "reading"
     WRITING = "writing"
     HOOK = "hook"
@@ -51,6 +52,7 @@ class Phase(Enum):
 
 
 _BUSY, _READING, _WRITING, _HOOK = Phase.BUSY, Phase.READING, Phase.WRITING, Phase.HOOK
+_HANDSHAKE = Phase.HANDSHAKE
 # Between two chunks too: that is no time for a client to think.
 _CONTENT = (State.CONTENT, State.CHUNK, State.CHUNKED)
 
@@ -209,7 +211,7 @@ class Connection:
         early, self._early = self._early, b""
         secure = self._terms.tls.wrap(self._transport, early)
         self.deadline = monotonic() + self._terms.timing.handshake
-        self._phase = _READING
+        self._phase = _HANDSHAKE
         try:
             tls = secure.handshake()
         except DeadlineExceeded:
@@ -236,7 +238,7 @@ class Connection:
         protocol, react = self._protocol, self._dialogue.react
         next_event = protocol.next_event
         while True:
-            if self._draining_since is not None and protocol.envelope is None:
+            if self._draining_since is not None and protocol.envelope is None and protocol.state is not State.AUTH:
                 raise Ended(_SHUTTING_DOWN, "drain")
             event = next_event()
             if event is events.NEED_DATA:
@@ -278,6 +280,8 @@ class Connection:
                 self.deadline = self._command_deadline
         elif content:
             self.deadline = min(now + timing.drain_silence, self._draining_since + timing.drain_content)
+        elif self._protocol.state is State.AUTH:
+            self.deadline = self._draining_since + timing.drain_login
         else:
             self.deadline = self._draining_since + timing.drain_transaction
         self._phase = _READING
@@ -382,10 +386,14 @@ class Connection:
     def drain(self) -> None:
         """End at once when idle, else as soon as the transaction is over or its time is."""
         self._draining_since = now = monotonic()
+        timing = self._terms.timing
+        if self._phase is _HANDSHAKE:
+            self.deadline = min(self.deadline, now + timing.drain_login)
         if self._phase is not _READING:
             return
-        timing = self._terms.timing
-        if self._protocol.envelope is None:
+        if self._protocol.state is State.AUTH:
+            self.deadline = min(self.deadline, now + timing.drain_login)
+        elif self._protocol.envelope is None:
             self._greenlet.throw(Ended(_SHUTTING_DOWN, "drain"))
         elif self._protocol.state in _CONTENT:
             self.deadline = min(self.deadline, now + timing.drain_silence)
@@ -395,7 +403,9 @@ class Connection:
     def stop(self) -> None:
         """End at once, unless a hook is at work: what it stores is still to be answered."""
         self._draining_since = -NEVER  # so that the next wait is over before it begins
-        if self._phase in (_READING, _WRITING):
+        if self._phase is _HANDSHAKE:
+            self._greenlet.throw(ConnectionLost("stop"))  # no word can be said in the midst of a handshake
+        elif self._phase in (_READING, _WRITING):
             self._greenlet.throw(Ended(_SHUTTING_DOWN, "stop"))
 
     def _abandon(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from gsmtp.protocol import events, replies, sasl
 from gsmtp.protocol.envelope import Envelope, Recipient, Session
-from gsmtp.protocol.session import ServerSession
+from gsmtp.protocol.session import VERBS, ServerSession
 from gsmtp.reply import Reject, Reply
 from gsmtp.server.hooks import Check
 from gsmtp.server.limits import ClientLimits
@@ -167,6 +167,7 @@ class Dialogue:
             self.protocol.answer_question(event, None, refusal)
             return
         check: Check
+        name = "check_password"
         if isinstance(question, sasl.CheckPassword):
             assert hooks.check_password is not None
             if question.authzid not in ("", question.user):
@@ -176,19 +177,22 @@ class Dialogue:
                 check = self._line.run_check(hooks.check_password, timeout, session, user, password, secret=password)
         elif isinstance(question, sasl.GetPassword):
             assert hooks.get_password is not None
+            name = "get_password"
             check = self._line.run_check(hooks.get_password, timeout, session, question.user, question.mechanism)
         elif isinstance(question, sasl.CheckToken):
             assert hooks.check_token is not None
+            name = "check_token"
             user, token = question.user, question.token
             check = self._line.run_check(hooks.check_token, timeout, session, user, token, secret=token)
         else:
             assert hooks.check_certificate is not None
+            name = "check_certificate"
             check = self._line.run_check(hooks.check_certificate, timeout, session, question.authzid)
         try:
             self.protocol.answer_question(event, check.value, check.refusal)
         except TypeError as error:
             # Anything but what was asked for lets nobody in: a coroutine, say, would be true.
-            self.protocol.answer_question(event, None, hooks.failure("check_password", session.id, error, session))
+            self.protocol.answer_question(event, None, hooks.failure(name, session.id, error, session))
         if check.close:
             self.protocol.shut_down(None)
 
@@ -206,7 +210,8 @@ class Dialogue:
         self._line.client_changed()
 
     def _refused(self, event: events.Refused) -> None:
-        self._log_refusal(event.verb or "command", event.reply)
+        # What is no verb may be a password in base64, from a client that goes on with an AUTH that was refused.
+        self._log_refusal(event.verb if event.verb in VERBS else "command", event.reply)
 
     def _log_refusal(self, what: str, reply: Reply, **fields: Any) -> None:
         self._terms.log.event("refused", session=self.session.id, what=what, reply=str(reply), **fields)
@@ -284,9 +289,13 @@ class Dialogue:
             answer = Reply(250, "2.0.0", answer)
         each: list[Reply] = []
         if answer is None or answer.accepted:
+            common = _common_result(recipients)
             if terms.options.lmtp:
                 each = [recipient.result or answer or replies.ACCEPTED for recipient in recipients]
-            answer = _common_result(recipients) or answer
+                close = close or any(one.code == 421 for one in each)
+                # For one recipient accepted is accepted.
+                common = None if any(one.accepted for one in each) else common
+            answer = common or answer
         reply = self.protocol.answer(event, answer, close=close, each=each)
         if reply.accepted:
             self.messages += 1
@@ -304,6 +313,7 @@ class Dialogue:
         terms.tally.refused += not reply.accepted
         arrived, self._arrived = self._arrived, 0.0
         if terms.log.enabled:
+            refused = [_path(each.address) for each in envelope.recipients if each.result is not None]
             terms.log.event(
                 "message",
                 session=self.session.id,
@@ -312,6 +322,7 @@ class Dialogue:
                 to=[_path(recipient.address) for recipient in envelope.recipients],
                 size=size,
                 reply=str(reply),
+                **({"refused": refused} if refused else {}),
                 seconds=monotonic() - arrived if arrived else 0.0,
             )
 

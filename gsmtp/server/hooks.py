@@ -13,14 +13,17 @@ The reference stands beside the traceback in the log; the exception's text never
 
 from __future__ import annotations
 
+import base64
 import difflib
 import errno
 import inspect
+import json
 import logging
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 from greenlet import GreenletExit
 
@@ -53,6 +56,15 @@ class Check:
 
 class HandlerError(Exception):
     """The handler class cannot be used; the message is one line for its author."""
+
+
+def _shapes(secret: str) -> list[str]:
+    """How the text of an exception may have it: as it is, in the repr of a str or of bytes, in JSON, a URL, base64."""
+    octets = secret.encode()
+    shapes = {secret, repr(secret)[1:-1], ascii(secret)[1:-1], repr(octets)[2:-1], json.dumps(secret)[1:-1]}
+    shapes |= {quote(secret), quote_plus(secret), quote(secret, safe=""), base64.b64encode(octets).decode()}
+    shapes |= {shape.replace("'", "\\'") for shape in shapes}
+    return sorted(shapes, key=len, reverse=True)
 
 
 class Hooks:
@@ -142,7 +154,8 @@ class Hooks:
         fields = {"session": session_id, "reference": reference, "hook": name}
         trace = "".join(traceback.format_exception(error))
         if secret:
-            trace = trace.replace(secret, "[secret]").replace(repr(secret)[1:-1], "[secret]")
+            for shape in _shapes(secret):
+                trace = trace.replace(shape, "[secret]")
         fields["traceback"] = trace
         logger.error("hook failed%s", " at its deadline" if late else "", extra={"fields": fields})
         if self.on_error is not None and arguments:

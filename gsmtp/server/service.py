@@ -107,6 +107,7 @@ class Service:
             message=listen.message_timeout,
             handshake=listen.handshake_timeout,
             linger=listen.linger,
+            drain_login=listen.drain_login,
             drain_transaction=listen.drain_transaction,
             drain_content=listen.drain_content,
             drain_silence=listen.drain_silence,
@@ -172,9 +173,8 @@ class Service:
                 ),
                 self._worker.located,
             )
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-            raise BootError(f"{listen.bind}: the certificate cannot be used: {reason}") from None
+        except ValueError as error:
+            raise BootError(f"{listen.bind}: the certificate cannot be used: {error}") from None
 
     def _handle(self, terms: Terms, bound: str) -> Handle:
         watched = self._sweep.watched

@@ -20,7 +20,8 @@ class Timing:
     `command` until a command, `content` until the next octets of a message, `write` until a client takes its replies,
     `hook` and `message` until a hook returns (the client waits ten minutes for the reply to its message, RFC 5321
     4.5.3.2.6), `handshake` until TLS is agreed, `linger` until a client that was sent away has closed. While draining:
-    `drain_transaction` until DATA, `drain_content` for the rest of a content, `drain_silence` between its octets.
+    `drain_login` until a handshake or an AUTH exchange is over, `drain_transaction` until DATA, `drain_content` for the
+    rest of a content, `drain_silence` between its octets.
     """
 
     command: float = 300.0
@@ -30,6 +31,7 @@ class Timing:
     message: float = 300.0
     linger: float = 1.0
     handshake: float = 30.0
+    drain_login: float = 10.0
     drain_transaction: float = 30.0
     drain_content: float = 300.0
     drain_silence: float = 30.0

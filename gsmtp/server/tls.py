@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -87,7 +88,7 @@ class _Object(ssl.SSLObject):
 
 
 class TlsContext:
-    """A listener's certificates. Raises OSError (ssl.SSLError is one) or ValueError when they cannot be used."""
+    """A listener's certificates. Raises ValueError, with the file at fault, when they cannot be used."""
 
     def __init__(self, settings: TlsSettings, located: Callable[[str], str] = str) -> None:
         """`located` gives the path under which a worker can read a file that its user may not."""
@@ -97,8 +98,8 @@ class TlsContext:
         self._default_der = _first_certificate(located(settings.certfile))
         self._named: dict[str, tuple[ssl.SSLContext, bytes]] = {}
         for name, (certfile, keyfile) in settings.certificates.items():
-            der = _first_certificate(located(certfile))
-            self._named[name.lower().rstrip(".")] = (self._context(certfile, keyfile), der)
+            made = self._context(certfile, keyfile)
+            self._named[name.lower().rstrip(".")] = (made, _first_certificate(located(certfile)))
 
     def _context(self, certfile: str, keyfile: str) -> ssl.SSLContext:
         settings = self._settings
@@ -106,11 +107,15 @@ class TlsContext:
         context.minimum_version = ssl.TLSVersion.TLSv1_3 if settings.minimum == "1.3" else ssl.TLSVersion.TLSv1_2
         context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
         if settings.ciphers:
-            context.set_ciphers(settings.ciphers)
-        # An empty password: an encrypted key is an error, not a prompt on the terminal.
-        context.load_cert_chain(self._located(certfile), self._located(keyfile or certfile), password="")
+            with _naming(f"tls_ciphers {settings.ciphers}"):
+                context.set_ciphers(settings.ciphers)
+        keyfile = keyfile or certfile
+        with _naming(certfile if keyfile == certfile else f"{certfile} and {keyfile}"):
+            # An empty password: an encrypted key is an error, not a prompt on the terminal.
+            context.load_cert_chain(self._located(certfile), self._located(keyfile), password="")
         if settings.client_ca:
-            context.load_verify_locations(self._located(settings.client_ca))
+            with _naming(settings.client_ca):
+                context.load_verify_locations(self._located(settings.client_ca))
             context.verify_mode = ssl.CERT_OPTIONAL
         context.sslobject_class = _Object
         context.sni_callback = self.choose
@@ -240,13 +245,23 @@ class TlsTransport:
             self._transport.write(self._outgoing.read())
 
 
+@contextmanager
+def _naming(files: str) -> Iterator[None]:
+    """What goes wrong within becomes a ValueError that names the files; OpenSSL's own words do not."""
+    try:
+        yield
+    except ssl.SSLError as error:
+        # For an encrypted key it has no reason.
+        raise ValueError(f"{files}: {(error.reason or 'CANNOT BE READ').replace('_', ' ').lower()}") from None
+    except OSError as error:
+        raise ValueError(f"{files}: {error.strerror or error}") from None
+
+
 def _first_certificate(path: str) -> bytes:
     with open(path, encoding="ascii", errors="replace") as file:
         text = file.read()
-    begin, end = text.find(ssl.PEM_HEADER), text.find(ssl.PEM_FOOTER)
-    if not 0 <= begin < end:
-        raise ValueError("no certificate in it")
-    return ssl.PEM_cert_to_DER_cert(text[begin : end + len(ssl.PEM_FOOTER)])
+    begin = text.index(ssl.PEM_HEADER)
+    return ssl.PEM_cert_to_DER_cert(text[begin : text.index(ssl.PEM_FOOTER, begin) + len(ssl.PEM_FOOTER)])
 
 
 # RFC 5929 4.1: the hash of the certificate's signature, but SHA-256 for MD5 and SHA-1. The object identifiers in DER:

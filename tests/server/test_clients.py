@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import random
-import shutil
 import smtplib
 import socket
 import subprocess
@@ -13,19 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from certificates import tool
 from live import Live, dial, stored, stuffed, wait_for, without_trace
 
 BINDS = ["smtp://127.0.0.1:0", "smtp://[::1]:0", "smtp+unix:{directory}/socket"]
 CONTENT = b"From: a@client.example\r\nSubject: hello\r\n\r\nHello.\r\n"
 SPOOL = 65536
 NUMBERS = itertools.count()
-
-
-def tool(name: str) -> str:
-    path = shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/bin:/sbin:/bin")
-    if path is None:
-        pytest.skip(f"{name} is not installed")
-    return path
 
 
 def has_ipv6() -> bool:

@@ -226,7 +226,8 @@ def decode(text: str | bytes) -> bytes:
         data = binascii.a2b_base64(text, strict_mode=True)
     except ValueError:
         raise ValueError("not base64") from None
-    # RFC 4648 3.5: bits that are left over are zero, so that no two texts mean the same.
+    # RFC 4648 3.5: bits that are left over are zero, so that no two texts mean the same. And Python 3.11 lets surplus
+    # padding pass after a whole group, strict or not.
     if binascii.b2a_base64(data, newline=False) != (text.encode() if isinstance(text, str) else text):
         raise ValueError("not canonical base64")
     return data

@@ -49,13 +49,13 @@ class Session(_Stateful):
 
     `id` is unique; `peer` and `local` are socket addresses, (host, port, ...) or a path; `listener` is the name of
     the bound address; `helo` is what the client called itself, "" before that; `esmtp` tells EHLO from HELO, and `lmtp`
-    is for listeners of LMTP; `tls`,
-    `user` and `proxy` are None until TLS, AUTH or a proxy set them. `forwarded`: what a trusted peer said by XFORWARD
+    is for listeners of LMTP; `tls`, `user` and `proxy` are None until TLS, AUTH or a proxy set them. `forwarded`: what a trusted peer said by XFORWARD
     of the client behind it, for records only. `trusted`: whether XCLIENT and XFORWARD are taken from this peer.
     """
 
     __slots__ = (
-        "esmtp", "forwarded", "helo", "id", "listener", "lmtp", "local", "lookup", "peer", "proxy", "tls", "trusted", "user",
+        "esmtp", "forwarded", "helo", "id", "listener", "lmtp", "local", "lookup", "peer", "proxy", "tls", "trusted",
+        "user",
     )  # fmt: skip
 
     def __init__(self, id: str, peer: Address = None, local: Address = None, listener: str = "") -> None:
@@ -84,7 +84,8 @@ class Session(_Stateful):
         """The transmission type for trace headers (RFC 3848): SMTP, or ESMTP or LMTP with S for TLS and A for AUTH."""
         if not self.esmtp:
             return "SMTP"
-        return f"{'LMTP' if self.lmtp else 'ESMTP'}{'S' if self.tls is not None else ''}{'A' if self.user is not None else ''}"
+        kind = "LMTP" if self.lmtp else "ESMTP"
+        return f"{kind}{'S' if self.tls is not None else ''}{'A' if self.user is not None else ''}"
 
 
 class Recipient(_Stateful):

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.settings:
-        print(_settings_text())
+        print(settings_text())
         return 0
     try:
         found = gather(options)
@@ -207,7 +207,8 @@ def _say(text: str) -> int:
     return 0
 
 
-def _settings_text() -> str:
+def settings_text() -> str:
+    """All settings, with defaults and meaning."""
     rows = []
     for kind in (Settings, settings.Listen):
         title = "for the server" if kind is Settings else "for a listener: in its [[listen]] table, or for all outside"

@@ -48,9 +48,10 @@ class Session(_Stateful):
     """One connection, from accept to close.
 
     `id` is unique; `peer` and `local` are socket addresses, (host, port, ...) or a path; `listener` is the name of
-    the bound address; `helo` is what the client called itself, "" before that; `esmtp` tells EHLO from HELO, and `lmtp`
-    is for listeners of LMTP; `tls`, `user` and `proxy` are None until TLS, AUTH or a proxy set them. `forwarded`: what a trusted peer said by XFORWARD
-    of the client behind it, for records only. `trusted`: whether XCLIENT and XFORWARD are taken from this peer.
+    the bound address; `helo` is what the client called itself, "" before that; `esmtp` tells EHLO from HELO, `lmtp` is
+    for listeners of LMTP; `tls`, `user` and `proxy` are None until TLS, AUTH or a proxy set them. `forwarded`: what a
+    trusted peer said by XFORWARD of the client behind it, for records only. `trusted`: whether XCLIENT and XFORWARD
+    are taken from this peer.
     """
 
     __slots__ = (

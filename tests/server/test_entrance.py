@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import smtplib
 import socket
 import ssl
 import subprocess
@@ -10,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from live import Live
+from live import Live, run, wait_for
 
 from gsmtp.protocol.proxy import ProxyCommand, ProxyFamily, ProxyHeader
 
@@ -221,8 +223,44 @@ def test_failed_logins_per_address_refuse_even_the_right_password(server: Callab
 
 @pytest.mark.parametrize("setting", ['proxy_protocol=["x"]', 'xclient=["1.2.3.4/99"]', 'limit_exempt=["300.1.1.1"]'])
 def test_bad_networks_are_one_line(tmp_path: Path, setting: str) -> None:
-    from live import run
 
     ended = run("-b", "smtp://127.0.0.1:0", "-s", setting, "--check", directory=tmp_path)
     assert ended.returncode != 0
     assert ended.stderr.count("\n") == 1, ended.stderr
+
+
+@pytest.mark.parametrize("option", ["send-proxy", "send-proxy-v2"])
+def test_haproxy_delivers_through_us(server: Callable[..., Live], tmp_path: Path, option: str) -> None:
+    if shutil.which("haproxy") is None:
+        pytest.skip("haproxy is not installed")
+    live = server("-s", 'proxy_protocol=["127.0.0.1"]')
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(
+        "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 20s\n  timeout server 20s\n"
+        f"listen mail\n  bind 127.0.0.1:{port}\n  server one {live.address} {option}\n"
+    )
+    haproxy = subprocess.Popen(["haproxy", "-db", "-f", str(config)], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: _answers(port), what="haproxy")
+        with smtplib.SMTP("127.0.0.1", port, local_hostname="c.example", timeout=20) as client:
+            assert client.sock is not None
+            own = client.sock.getsockname()
+            client.ehlo()
+            client.mail("a@example.com")
+            client.rcpt("b@example.com")
+            code, text = client.data("x\r\n")
+        assert (code, text.decode()) == (250, f"2.0.0 peer={own!r} helo=c.example user=None forwarded=None")
+    finally:
+        haproxy.terminate()
+        haproxy.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except ConnectionRefusedError:
+        return False
+    return True

@@ -73,7 +73,8 @@ class Session(_Stateful):
         """The transmission type for trace headers (RFC 3848): SMTP, or ESMTP or LMTP with S for TLS and A for AUTH."""
         if not self.esmtp:
             return "SMTP"
-        return f"{'LMTP' if self.lmtp else 'ESMTP'}{'S' if self.tls is not None else ''}{'A' if self.user is not None else ''}"
+        kind = "LMTP" if self.lmtp else "ESMTP"
+        return f"{kind}{'S' if self.tls is not None else ''}{'A' if self.user is not None else ''}"
 
 
 class Recipient(_Stateful):

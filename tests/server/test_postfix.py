@@ -151,7 +151,7 @@ def test_dsn(route: Route) -> None:
 def test_smtputf8_and_eight_bits(route: Route) -> None:
     content = "Subject: Grüße\r\n\r\n東京\r\n".encode()
     route.postfix.send(content, "ünï@smtp.example", sender="jürgen@client.example", mail=["SMTPUTF8", "BODY=8BITMIME"])
-    assert route.postfix.delivered("ünï@smtp.example").startswith("sent (250")
+    assert route.postfix.delivered("ünï@smtp.example").startswith("sent (250"), route.postfix.log
     row = route.taken("ünï@smtp.example")
     assert row["from"] == "jürgen@client.example"
     assert row["mail"]["SMTPUTF8"] == "True" and row["mail"]["BODY"] == "8BITMIME"

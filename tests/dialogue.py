@@ -3,7 +3,7 @@
 A file in tests/dialogues reads from top to bottom:
 
     # Words about it, and:
-    # option: max_message_size = 1000       a setting of the listener, as in TOML
+    # option: max_message_size = 1000       a setting of the listener, as in TOML; bind too, for LMTP
     # handler: Plain                        a class of scripted.py; Scripted when none is named
     C: NOOP                                 the client sends this and CRLF
     R: NOOP\\nQUIT\\r\\n                       the client sends these very octets; \\r \\n \\t \\0 \\xhh \\\\
@@ -39,6 +39,7 @@ from gsmtp.protocol.extensions import ExtensionSet
 from gsmtp.protocol.options import Options
 from gsmtp.server.dialogue import Dialogue
 from gsmtp.server.hooks import Hooks
+from gsmtp.server.service import claimed_extensions
 from gsmtp.server.terms import Tally, Terms, Timing
 from gsmtp.server.transport import ConnectionLost
 
@@ -145,9 +146,10 @@ class _NoLog:
         """Nobody reads it."""
 
 
-def options_of(script: Script) -> Options:
+def options_of(script: Script, auth_hooks: frozenset[str] = frozenset()) -> Options:
     """The listener's settings as the protocol names them, with the defaults that settings have."""
-    return settings.protocol_options(settings.Listen(bind="smtp://127.0.0.1:0", hostname=HOSTNAME, **script.options))
+    listen = settings.Listen(**{"bind": "smtp://127.0.0.1:0", "hostname": HOSTNAME, **script.options})
+    return settings.protocol_options(listen, auth_hooks)
 
 
 class InMemory:
@@ -168,13 +170,14 @@ class InMemory:
         def new_id() -> str:
             return f"ID{next(ids)}"
 
-        options = options_of(script)
+        hooks = Hooks(handler, new_id)
+        options = options_of(script, hooks.auth)
         terms = Terms(
             listener="smtp://127.0.0.1:0",
             options=options,
-            extensions=ExtensionSet(options),
+            extensions=ExtensionSet(options, claimed=claimed_extensions(hooks)),
             timing=Timing(),
-            hooks=Hooks(handler, new_id),
+            hooks=hooks,
             log=_NoLog(),  # type: ignore[arg-type]
             tally=Tally(),
             new_id=new_id,
@@ -193,6 +196,17 @@ class InMemory:
     def run_hook(self, hook: Any, timeout: float, *arguments: Any) -> Any:
         """See gsmtp.server.dialogue.Line."""
         return self._hooks.call(hook, "S1", *arguments)
+
+    def run_check(self, hook: Any, timeout: float, *arguments: Any, secret: str = "") -> Any:
+        """See gsmtp.server.dialogue.Line."""
+        return self._hooks.check(hook, "S1", *arguments, secret=secret)
+
+    def pause(self, seconds: float) -> None:
+        """Nobody waits here."""
+
+    def start_tls(self) -> None:
+        """There is no TLS without a network."""
+        raise ConnectionLost("no TLS")
 
     def fill(self) -> None:
         """See gsmtp.server.dialogue.Line."""

@@ -1,6 +1,7 @@
 """A real Postfix delivers through us: SMTP with TLS, DSN, SMTPUTF8 and 8BITMIME, and LMTP over TCP and a unix socket.
 
-Its smtp client never sends BDAT (CHUNKING is for its smtpd only), so test_exim.py is what shows that.
+Its smtp client never sends BDAT (CHUNKING is for its smtpd only). Of Debian's clients Exim does, but its package
+cannot be installed beside Postfix, and its program alone wants the user that only the package makes.
 """
 
 from __future__ import annotations

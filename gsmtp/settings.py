@@ -153,7 +153,7 @@ class Settings:
         binds = [parse_bind(listen.bind) for listen in self.listen]
         for at, bind in enumerate(binds):
             # Port 0 is another free one each time; a unix socket has port 0 too.
-            if bind in binds[:at] and (bind[2] != 0 or bind[0] != "smtp"):
+            if bind in binds[:at] and (bind[2] != 0 or bind[0] in UNIX_SCHEMES):
                 raise SettingsError(f"bind {self.listen[at].bind} is given twice")
         name = self.handler.get("class", "")
         if not isinstance(name, str) or not re.fullmatch(r"[\w.]+:[\w.]+", name):

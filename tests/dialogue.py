@@ -3,7 +3,7 @@
 A file in tests/dialogues reads from top to bottom:
 
     # Words about it, and:
-    # option: max_message_size = 1000       a setting of the listener, as in TOML
+    # option: max_message_size = 1000       a setting of the listener, as in TOML; bind too, for LMTP
     # handler: Plain                        a class of scripted.py; Scripted when none is named
     C: NOOP                                 the client sends this and CRLF
     R: NOOP\\nQUIT\\r\\n                       the client sends these very octets; \\r \\n \\t \\0 \\xhh \\\\
@@ -39,6 +39,7 @@ from gsmtp.protocol.extensions import ExtensionSet
 from gsmtp.protocol.options import Options
 from gsmtp.server.dialogue import Dialogue
 from gsmtp.server.hooks import Hooks
+from gsmtp.server.service import claimed_extensions
 from gsmtp.server.terms import Tally, Terms, Timing
 from gsmtp.server.transport import ConnectionLost
 
@@ -145,9 +146,10 @@ class _NoLog:
         """Nobody reads it."""
 
 
-def options_of(script: Script) -> Options:
+def options_of(script: Script, auth_hooks: frozenset[str] = frozenset()) -> Options:
     """The listener's settings as the protocol names them, with the defaults that settings have."""
-    return settings.protocol_options(settings.Listen(bind="smtp://127.0.0.1:0", hostname=HOSTNAME, **script.options))
+    listen = settings.Listen(**{"bind": "smtp://127.0.0.1:0", "hostname": HOSTNAME, **script.options})
+    return settings.protocol_options(listen, auth_hooks)
 
 
 class InMemory:
@@ -168,14 +170,14 @@ class InMemory:
         def new_id() -> str:
             return f"ID{next(ids)}"
 
-        options = options_of(script)
         hooks = Hooks(handler, new_id)
+        options = options_of(script, hooks.auth)
         terms = Terms(
             listener="smtp://127.0.0.1:0",
             options=options,
             asks=hooks.asks,
             entrance=None,
-            extensions=ExtensionSet(options),
+            extensions=ExtensionSet(options, claimed=claimed_extensions(hooks)),
             timing=Timing(),
             hooks=hooks,
             log=_NoLog(),  # type: ignore[arg-type]

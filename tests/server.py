@@ -45,8 +45,8 @@ class Server:
         rows += ["[handler]", f"class = {_toml(handler)}"]
         rows += [f"{key} = {_toml(value)}" for key, value in (options or {}).items()]
         for listen in listens:
-            rows += ["[[listen]]", 'bind = "smtp://127.0.0.1:0"', 'hostname = "mx.example.org"']
-            rows += [f"{key} = {_toml(value)}" for key, value in listen.items()]
+            usual = {"bind": "smtp://127.0.0.1:0", "hostname": "mx.example.org"}
+            rows += ["[[listen]]", *(f"{key} = {_toml(value)}" for key, value in {**usual, **listen}.items())]
         config = directory / "gsmtp.toml"
         config.write_text("\n".join(rows))
         self._log = directory / "log"

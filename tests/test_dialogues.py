@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from certificates import Certificates
 from dialogue import Script, converse_in_memory, converse_live, parse, scripts
 from server import Server
 
@@ -19,8 +20,9 @@ Find = Callable[[Script], tuple[int, Path]]
 
 
 @pytest.fixture(scope="module")
-def find(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Find]:
+def find(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> Iterator[Find]:
     """The port and the store for a script: a server for each handler, with a listener for each set of options."""
+    files = {"certfile": certificates.main.certfile, "keyfile": certificates.main.keyfile}
     ports: dict[tuple[str, str], tuple[int, Path]] = {}
     with ExitStack() as servers:
 
@@ -28,12 +30,11 @@ def find(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Find]:
             key = (script.handler, str(script.options))
             if key not in ports:
                 listens = {str(each.options): each.options for each in ALL if each.handler == script.handler}
+                served = {key: {**files, **each} if "tls" in each else each for key, each in listens.items()}
                 directory = tmp_path_factory.mktemp(script.handler)
                 store = directory / "store"
                 store.mkdir()
-                made = Server(
-                    directory, f"scripted:{script.handler}", [*listens.values()], options={"path": str(store)}
-                )
+                made = Server(directory, f"scripted:{script.handler}", [*served.values()], options={"path": str(store)})
                 server = servers.enter_context(made)
                 for listen, port in zip(listens, server.ports, strict=True):
                     ports[script.handler, listen] = (port, store)
@@ -60,7 +61,9 @@ def test_live(script: Script, find: Find) -> None:
 
 def test_every_reply_of_the_protocol_is_shown() -> None:
     shown = [line for script in ALL for exchange in script.exchanges for line in exchange.replies]
-    known = [reply for reply in vars(replies).values() if isinstance(reply, Reply)]
+    # These need a network: tests/server/test_tls.py.
+    under_tls = (replies.READY_FOR_TLS, replies.TLS_ACTIVE)
+    known = [reply for reply in vars(replies).values() if isinstance(reply, Reply) and reply not in under_tls]
     known += [*replies.LINE_FAULTS.values(), *replies.CONTENT_FAULTS.values()]
     assert len(known) > 25
     for reply in known:

@@ -109,14 +109,15 @@ _HEXPOINT = re.compile(r"\\x\{([0-9A-F]{2,6})\}")
 _ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+")
 
 
-def decode_xtext(text: str) -> str:
-    """The ASCII characters that an xtext stands for (RFC 3461 4), or ValueError."""
+def decode_xtext(text: str, utf8: bool = False) -> str:
+    """The ASCII characters that an xtext stands for (RFC 3461 4), or ValueError; with `utf8` those of UTF-8 too."""
     if not _XTEXT.fullmatch(text):
         raise ValueError("not xtext")
-    decoded = _HEXCHAR.sub(lambda match: chr(int(match[1], 16)), text)
-    if not decoded.isascii():
-        raise ValueError("not xtext")
-    return decoded
+    octets = _HEXCHAR.sub(lambda match: chr(int(match[1], 16)), text).encode("latin-1")
+    try:
+        return octets.decode("utf-8" if utf8 else "ascii")
+    except UnicodeDecodeError:
+        raise ValueError("not xtext") from None
 
 
 def decode_unitext(text: str) -> str:
@@ -169,7 +170,8 @@ def orcpt(value: str | None, options: Options) -> OriginalRecipient:
         raise _bad("ORCPT takes address-type;xtext")
     kind = kind.lower()
     try:
-        address = decode_unitext(text) if kind == "utf-8" else decode_xtext(text)
+        # Postfix (3.7) writes an internationalized address as rfc822 with its octets in xtext; refused, it bounces.
+        address = decode_unitext(text) if kind == "utf-8" else decode_xtext(text, utf8=True)
     except ValueError as error:
         raise _bad(f"ORCPT: {error}") from None
     # It ends in a header field of a notice, so above all no CR and no LF.

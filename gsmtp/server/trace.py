@@ -38,7 +38,8 @@ def received(envelope: Envelope, hostname: str, now: float | None = None) -> byt
     name = session.name if session.lookup is not None and session.lookup.ready else None
     if name is not None and literal:
         literal = f"{name.name if name.verified else 'unverified'} {literal}"
-    protocol = session.protocol.replace("ESMTP", "UTF8SMTP") if utf8 else session.protocol
+    # RFC 6531 4.3: UTF8SMTP and UTF8LMTP, with S and A behind.
+    protocol = f"UTF8{session.protocol.removeprefix('E')}" if utf8 else session.protocol
     lines = [f"Received: from {helo} ({literal or 'unix socket'})", f"\tby {hostname} with {protocol} id {envelope.id}"]
     if len(envelope.recipients) == 1:
         lines.append(f"\tfor <{envelope.recipients[0].address}>")

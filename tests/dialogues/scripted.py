@@ -14,7 +14,9 @@ import errno
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from gsmtp import Defer, Disconnect, Envelope, Handler, Message, Recipient, Reject, Session, Stream
 
@@ -124,3 +126,35 @@ class Welcoming(Plain):
 
     def on_connect(self, session: Session) -> str | None:
         return "well met"
+
+
+class Login(Plain):
+    """Lets anyone in whose password is "secret"; what a user's name says is what the hook does."""
+
+    def check_password(self, session: Session, user: str, password: str) -> bool:
+        said: Any = play(user)  # "number" is an answer of the wrong type
+        return said if said is not None else password == "secret"
+
+    def get_password(self, session: Session, user: str, mechanism: str) -> str | None:
+        play(user)
+        return "secret"
+
+    def check_token(self, session: Session, user: str, token: str) -> bool | str:
+        play(user)
+        return token == "good" and (user or "owner")
+
+
+class Notifying(Scripted):
+    """Honours DSN, and writes what it was asked for before the content."""
+
+    extensions = ("DSN", "DELIVERBY", "MT-PRIORITY")
+
+    def on_message(self, envelope: Envelope, message: Message) -> str | None:
+        rows = [_row(envelope.parameters), *(_row(recipient.parameters) for recipient in envelope.recipients)]
+        self.store(envelope, "\r\n".join([*rows, ""]).encode())
+        return None
+
+
+def _row(parameters: Mapping[str, Any]) -> str:
+    shown = {key: "+".join(sorted(value)) if key == "NOTIFY" else value for key, value in parameters.items()}
+    return " ".join(f"{key}={value}" for key, value in sorted(shown.items()))

@@ -164,10 +164,14 @@ def show(tables: Sequence[Table], head: Sequence[str], as_rst: bool) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Unwind once, so that servers are stopped; further signals must not cut that short."""
+    """Unwind once, so that servers are stopped and files deleted; further signals must not cut that short."""
+    _ignore_signals()
+    raise KeyboardInterrupt
+
+
+def _ignore_signals() -> None:
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -191,6 +195,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             workdir.chmod(0o755)  # a server that drops its privileges must reach its files
             facts = report.machine(workdir)
             tables = measure(workloads, servers, workdir, options)
+            facts["creation_us"].append(report.creation_us(workdir / "made-at-the-end"))
+            _ignore_signals()  # what is on disk is deleted only now, and all of it
     except KeyboardInterrupt:
         print("benchmark: interrupted; the servers were stopped", file=sys.stderr)
         return 130

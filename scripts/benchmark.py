@@ -30,8 +30,9 @@ from types import FrameType
 from typing import Any
 
 from bench import report
+from bench.entries import entries
 from bench.rounds import Plan, Table, run
-from bench.servers import Entry, entries
+from bench.servers import Entry
 from bench.workloads import WORKLOADS, Effort, Workload
 
 WIDTH = 100  # columns of the text
@@ -119,10 +120,10 @@ def show_list(servers: Sequence[Entry]) -> None:
     print("servers")
     for entry in servers:
         reason = entry.available()
-        print(f"  {entry.name:24} {entry.kind:8} {reason or entry.version()}")
+        print(f"  {entry.name:24} {','.join(entry.kinds):16} {reason or entry.version()}")
     print("workloads")
     for workload in WORKLOADS:
-        print(f"  {workload.name:24} {workload.kind:8} {workload.title}")
+        print(f"  {workload.name:24} {workload.kind:16} {workload.title}")
 
 
 def measure(
@@ -139,7 +140,7 @@ def measure(
     )
     tables = []
     for workload in workloads:
-        taking_part = [entry for entry in servers if entry.kind == workload.kind]
+        taking_part = [entry for entry in servers if workload.kind in entry.kinds]
         if taking_part:
             named = options.baseline in [entry.name for entry in taking_part]
             tables.append(run(workload, taking_part, options.baseline if named else workload.baseline, plan))

@@ -21,10 +21,11 @@ from .rounds import Row, Spread, Table
 from .workloads import Column
 
 NOTES = (
-    "us/msg, us/session: processor time of the server's whole process tree, user and system. MiB: highest "
-    "sum of USS over the tree (memory of these processes alone), sampled. KiB/session: growth of that sum, "
+    "us/msg, us/session, us/handshake: processor time of the server's whole process tree, user and system. MiB: "
+    "highest sum of USS over the tree (memory of these processes alone), sampled. KiB/session: growth of that sum, "
     "without the kernel's socket buffers. client%: processor use of smtp-source; near 100 it is what bounds "
-    "msg/s. x: median of the ratios within each round, with the lowest and highest."
+    "msg/s (in TLS rows: of all processes of our own client). x: median of the ratios within each round, with the "
+    "lowest and highest."
 )
 
 

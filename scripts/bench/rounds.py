@@ -146,7 +146,8 @@ class _Turn:
     def _server(self, server: Server) -> ServerProcess:
         directory, port = self._directory(), free_port()
         command = [*self._plan.server_prefix, *server.command(port, directory)]
-        return ServerProcess(command, server.environment(directory), directory, port)
+        under_tls = server.tls == "implicit"
+        return ServerProcess(command, server.environment(directory), directory, port, under_tls)
 
     def _directory(self) -> Path:
         """A new one for each start: nothing is left there by an earlier one."""

@@ -30,8 +30,9 @@ from types import FrameType
 from typing import Any
 
 from bench import report
+from bench.entries import entries
 from bench.rounds import Plan, Table, run
-from bench.servers import Entry, entries
+from bench.servers import Entry
 from bench.workloads import WORKLOADS, Effort, Workload
 
 WIDTH = 100  # columns of the text
@@ -119,10 +120,10 @@ def show_list(servers: Sequence[Entry]) -> None:
     print("servers")
     for entry in servers:
         reason = entry.available()
-        print(f"  {entry.name:24} {entry.kind:8} {reason or entry.version()}")
+        print(f"  {entry.name:24} {','.join(entry.kinds):16} {reason or entry.version()}")
     print("workloads")
     for workload in WORKLOADS:
-        print(f"  {workload.name:24} {workload.kind:8} {workload.title}")
+        print(f"  {workload.name:24} {workload.kind:16} {workload.title}")
 
 
 def measure(
@@ -139,7 +140,7 @@ def measure(
     )
     tables = []
     for workload in workloads:
-        taking_part = [entry for entry in servers if entry.kind == workload.kind]
+        taking_part = [entry for entry in servers if workload.kind in entry.kinds]
         if taking_part:
             named = options.baseline in [entry.name for entry in taking_part]
             tables.append(run(workload, taking_part, options.baseline if named else workload.baseline, plan))
@@ -164,10 +165,14 @@ def show(tables: Sequence[Table], head: Sequence[str], as_rst: bool) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Unwind once, so that servers are stopped; further signals must not cut that short."""
+    """Unwind once, so that servers are stopped and files deleted; further signals must not cut that short."""
+    _ignore_signals()
+    raise KeyboardInterrupt
+
+
+def _ignore_signals() -> None:
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -191,6 +196,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             workdir.chmod(0o755)  # a server that drops its privileges must reach its files
             facts = report.machine(workdir)
             tables = measure(workloads, servers, workdir, options)
+            facts["creation_us"].append(report.creation_us(workdir / "made-at-the-end"))
+            _ignore_signals()  # what is on disk is deleted only now, and all of it
     except KeyboardInterrupt:
         print("benchmark: interrupted; the servers were stopped", file=sys.stderr)
         return 130

@@ -150,6 +150,49 @@ def test_table_and_json_agree(place: Path, tmp_path: Path) -> None:
     assert kept["messages"] == 60 and kept["peak_mib"] > 1 and 0 < kept["client_busy"] < 200
     assert document["workloads"]["idle"]["rows"][1]["rounds"]["0"]["sessions"] == 30
     assert left_in(place) == []
+    assert len(document["machine"]["creation_us"]) == 2 and min(document["machine"]["creation_us"]) > 0
+    assert "making an empty file took" in done.stdout
+
+
+SLOW = """\
+import os, sys, time
+sys.path.insert(0, {scripts!r})
+import benchmark, bench.report
+made, deleted = os.open, []
+def slow(*arguments, **named):
+    time.sleep(0.0002)
+    return made(*arguments, **named)
+bench.report.os.open = slow
+sys.addaudithook(lambda event, arguments: event in ("os.remove", "os.rmdir") and deleted.append(arguments[0]))
+measure = benchmark.measure
+def watched(workloads, servers, workdir, options):
+    tables = measure(workloads, servers, workdir, options)
+    stored = len(list(workdir.glob("maildir-*/new/*"))) + len(list(workdir.glob("maildir-*/maildir/**/new/*")))
+    print("KEPT", stored, "DELETED", len(deleted))
+    return tables
+benchmark.measure = watched
+sys.exit(benchmark.main(sys.argv[1:]))
+"""
+
+
+@needs_postfix
+def test_nothing_is_deleted_before_the_end_and_slow_creation_is_said(
+    place: Path, checkout: Callable[[str], Path], tmp_path: Path
+) -> None:
+    program, out = tmp_path / "slow.py", tmp_path / "out.json"
+    program.write_text(SLOW.format(scripts=str(SCRIPT.parent)))
+    servers = ["--servers", "fsync-loop,*@tree-maildir-1", "--checkout", str(checkout("store"))]
+    arguments = [*FEW, *servers, "--workloads", "maildir", "--seconds", "0.1", "--json", str(out)]
+    command = [sys.executable, str(program), "--workdir", str(place), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING: files are slow to make" in done.stdout
+    _, kept, _, deleted = next(line for line in done.stdout.splitlines() if line.startswith("KEPT")).split()
+    loop, server = json.loads(out.read_text())["workloads"]["maildir"]["rows"]
+    assert server["failure"] is None and len(loop["rounds"]) == 2
+    # 60 messages a round, and 20 to warm up
+    assert int(kept) >= 2 * 60 + 20 + 2 and int(deleted) == 0
+    assert left_in(place) == []
 
 
 @needs_postfix

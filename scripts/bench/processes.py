@@ -23,6 +23,8 @@ from types import TracebackType
 
 import psutil
 
+from .tlsclient import context
+
 START_TIMEOUT = 30.0  # seconds to the banner: a cold start of an interpreter on a busy machine takes a few
 STOP_TIMEOUT = 15.0  # seconds after SIGTERM, then SIGKILL: more than a drain of idle sessions takes
 KILL_TIMEOUT = 5.0  # seconds after SIGKILL: a process in an uninterruptible wait may outlive even that
@@ -125,11 +127,14 @@ class ServerProcess:
     goes to `server.log` there. Raises `Failure` on entry if no banner comes.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], workdir: Path, port: int) -> None:
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], workdir: Path, port: int, under_tls: bool = False
+    ) -> None:
         self.command = list(command)
         self.environment = dict(environment)
         self.workdir = workdir
         self.port = port
+        self.under_tls = under_tls
         self.log = workdir / "server.log"
 
     def __enter__(self) -> ServerProcess:
@@ -178,7 +183,7 @@ class ServerProcess:
             if self._process.poll() is not None:
                 raise self.failure("did not start")
             try:
-                with socket.create_connection(("127.0.0.1", self.port), timeout=2) as probe:
+                with self._connect() as probe:
                     heard = probe.recv(512)
                     if heard.startswith(b"220"):
                         probe.sendall(b"QUIT\r\n")
@@ -189,6 +194,10 @@ class ServerProcess:
                 pass
             time.sleep(0.02)
         raise self.failure(f"no banner within {START_TIMEOUT:.0f} s{f', but {heard!r}' if heard else ''}")
+
+    def _connect(self) -> socket.socket:
+        sock = socket.create_connection(("127.0.0.1", self.port), timeout=2)
+        return context().wrap_socket(sock) if self.under_tls else sock
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL for whatever is left of the tree or the session after `STOP_TIMEOUT`."""

@@ -3,6 +3,8 @@
 Promises: in each round every entry runs once, one at a time, in an order that rotates from round to round, so
 that a slow minute of the machine falls on all. A ratio is taken between figures of one round, then the median
 over rounds. An entry that fails loses its figures for that workload and stands in nobody's way.
+Nothing is deleted here: ext4 is slow at making files for minutes after many were deleted, so all that servers
+store stays until the caller deletes `Plan.workdir`.
 Must not know: what is measured.
 Weak: servers of a workload stay up between their turns; one that is busy while idle slows the others.
 """
@@ -144,7 +146,8 @@ class _Turn:
     def _server(self, server: Server) -> ServerProcess:
         directory, port = self._directory(), free_port()
         command = [*self._plan.server_prefix, *server.command(port, directory)]
-        return ServerProcess(command, server.environment(directory), directory, port)
+        under_tls = server.tls == "implicit"
+        return ServerProcess(command, server.environment(directory), directory, port, under_tls)
 
     def _directory(self) -> Path:
         """A new one for each start: nothing is left there by an earlier one."""

@@ -1,8 +1,9 @@
-"""What is compared: a table of entries, each a server under test or a loop to hold servers against.
+"""What is compared: classes of entries, each a server under test or a loop to hold servers against.
 
 Promises: an entry says by itself whether it can run here and, if not, what is missing; asking does not start
-it. An entry and a workload meet only by `kind`, a word for what the entry does with a message. "discard":
-read it and forget it. "store": a file on disk, synced, before the reply.
+it. An entry and a workload meet only by a kind, a word for what the entry does. "discard": read a message and forget
+it. "store": a file on disk, synced, before the reply. "tls" and "starttls": handshakes. "tls-kept": as discard, under
+TLS or not.
 Must not know: workloads and figures.
 Weak: peers run with the settings that make them accept what is sent, not tuned; each is one process as its
 manual starts it. Nothing is downloaded here: what is not installed is reported as not there.
@@ -22,16 +23,17 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 BACKLOG = 2000  # of the listening sockets, where it can be told: more than all sessions of a workload at once
 SIZE_LIMIT = 100_000_000  # bytes; a message that servers shall not refuse, well above the biggest that is sent
 
 
 class Entry:
-    """`name` as the table shows it and `kind` of work. `available` gives the reason why it cannot run."""
+    """`name` as the table shows it and `kinds` of work. `available` gives the reason why it cannot run."""
 
     name: str
-    kind: str
+    kinds: tuple[str, ...]
 
     def available(self) -> str | None:
         raise NotImplementedError
@@ -44,8 +46,11 @@ class Entry:
 class Server(Entry):
     """An SMTP server that listens on 127.0.0.1."""
 
+    tls: Literal["plain", "implicit", "starttls"] = "plain"
+
     def command(self, port: int, workdir: Path) -> list[str]:
-        """The command line. Files that it needs are written to `workdir`, which is empty and its own."""
+        """The command line. Files that it needs are written to `workdir`, which is empty and its own; what servers
+        share lies beside it. Raises `Failure` when such a file cannot be made."""
         raise NotImplementedError
 
     def environment(self, workdir: Path) -> Mapping[str, str]:
@@ -69,7 +74,7 @@ class SmtpSink(Server):
     """Postfix's own sink, in C: parses next to nothing. What other rows are measured by."""
 
     name = "smtp-sink"
-    kind = "discard"
+    kinds = ("discard",)
 
     def available(self) -> str | None:
         return None if shutil.which("smtp-sink") else "smtp-sink is not on PATH (Debian: postfix, in /usr/sbin)"
@@ -86,7 +91,7 @@ class SmtpSink(Server):
 class Aiosmtpd(Server):
     """aiosmtpd under asyncio's own loop or uvloop's."""
 
-    kind = "discard"
+    kinds = ("discard",)
     SCRIPT = f"""\
 import asyncio, sys
 from aiosmtpd.smtp import SMTP
@@ -130,7 +135,7 @@ class NodeSmtpServer(Server):
     """nodemailer's smtp-server. It waits 100 ms before each banner, which bounds its rate of connections."""
 
     name = "smtp-server"
-    kind = "discard"
+    kinds = ("discard",)
     SCRIPT = f"""\
 const {{ SMTPServer }} = require("smtp-server");
 const server = new SMTPServer({{
@@ -169,7 +174,7 @@ server.listen(Number(process.argv[2]), "127.0.0.1", {BACKLOG});
 class Gsmtp(Server):
     """gsmtp as installed in this interpreter, or from the source tree `checkout`; throws messages away."""
 
-    kind = "discard"
+    kinds: tuple[str, ...] = ("discard", "tls-kept")
     HANDLER = """\
 from gsmtp import Handler
 
@@ -189,7 +194,9 @@ class Discard(Handler):
     @functools.cached_property
     def _probe(self) -> subprocess.CompletedProcess[str]:
         """Import it as the server will, in a process of its own: an import here would patch this program."""
-        code = "import gsmtp, gsmtp.cli; print(gsmtp.__version__)"
+        return self._ask("import gsmtp, gsmtp.cli; print(gsmtp.__version__)")
+
+    def _ask(self, code: str) -> subprocess.CompletedProcess[str]:
         return _run([sys.executable, "-c", code], {**os.environ, "PYTHONPATH": self._python_path()})
 
     def available(self) -> str | None:
@@ -216,22 +223,25 @@ class Discard(Handler):
         return os.pathsep.join([*map(str, first), *filter(None, inherited)])
 
     def command(self, port: int, workdir: Path) -> list[str]:
-        (workdir / "discard_handler.py").write_text(self.HANDLER)
-        return [*self._master(port), "discard_handler:Discard"]
+        return [*self._master(port), self._handler(workdir)]
 
-    def _master(self, port: int) -> list[str]:
+    def _handler(self, workdir: Path) -> str:
+        (workdir / "discard_handler.py").write_text(self.HANDLER)
+        return "discard_handler:Discard"
+
+    def _master(self, port: int, scheme: str = "smtp") -> list[str]:
         console_script = Path(sys.executable).parent / "gsmtp-master"
         if self._checkout is None and console_script.exists():
             program = [str(console_script)]
         else:
             program = [sys.executable, "-m", "gsmtp.cli"]
-        return [*program, "-w", str(self._workers), "-b", f"smtp://127.0.0.1:{port}"]
+        return [*program, "-w", str(self._workers), "-b", f"{scheme}://127.0.0.1:{port}"]
 
 
 class GsmtpMaildir(Gsmtp):
     """gsmtp with its default handler: each message is a file in a Maildir, synced before the reply."""
 
-    kind = "store"
+    kinds = ("store",)
 
     def __init__(self, checkout: Path | None, workers: int) -> None:
         super().__init__(checkout, workers)
@@ -249,7 +259,7 @@ class FsyncLoop(Loop):
     """One thread that makes one durable 4 KB file after the other: a Maildir without concurrency."""
 
     name = "fsync-loop"
-    kind = "store"
+    kinds = ("store",)
     CONTENT = b"x" * 4096
 
     def available(self) -> str | None:
@@ -279,14 +289,6 @@ class FsyncLoop(Loop):
         finally:
             os.close(directory)
         return {"rate": count / elapsed, "cpu_us": (time.process_time() - cpu_begin) / count * 1e6}
-
-
-def entries(checkouts: Sequence[Path], node_directory: Path) -> list[Entry]:
-    """All entries, in the order of the table."""
-    found: list[Entry] = [SmtpSink(), FsyncLoop()]
-    for checkout in (None, *checkouts):
-        found += [Gsmtp(checkout), GsmtpMaildir(checkout, workers=1), GsmtpMaildir(checkout, workers=2)]
-    return [*found, Aiosmtpd("asyncio"), Aiosmtpd("uvloop"), NodeSmtpServer(node_directory)]
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

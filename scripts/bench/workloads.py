@@ -5,19 +5,22 @@ raises `Failure`. Figures are floats by name; a workload's `columns` say which a
 Must not know: any server by name, save the baseline that a table is held against.
 Weak: smtp-source is one thread, says HELO, not EHLO, and does not pipeline; where its own processor time is
 near 100 % of a core, messages/s are its limit and not the server's. Processor time per message does not
-suffer from that.
+suffer from that. Our own client under TLS takes more time than the servers; there is a handful of processes of it.
 """
 
 from __future__ import annotations
 
+import json
 import resource
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from . import tlsclient
 from .processes import Failure, PeakMemory, ServerProcess
 from .servers import Server
 
@@ -85,7 +88,7 @@ class Delivery(Workload):
     sessions: int
     size: int
     kept: bool
-    columns: ClassVar = (
+    columns: ClassVar[tuple[Column, ...]] = (
         Column("rate", "msg/s", 0, ratio=True),
         Column("cpu_us", "us/msg", 1, ratio=True),
         Column("peak_mib", "MiB", 1),
@@ -94,12 +97,12 @@ class Delivery(Workload):
 
     def warm_up(self, server: Server, running: ServerProcess, effort: Effort) -> int:
         if effort.messages is not None:
-            count = max(self.sessions, effort.messages * 4096 // self.size)
-            self._send(running, effort, max(self.sessions, count // 5))
+            count = max(self.sessions, effort.messages * 4096 // (self.size or 4096))
+            self._send(server, running, effort, max(self.sessions, count // 5))
             return count
         count = self.sessions
         while True:
-            wall, _ = self._send(running, effort, count)
+            wall, _ = self._send(server, running, effort, count)
             if wall >= effort.seconds / 3:
                 return max(self.sessions, int(count * effort.seconds / wall))
             # What a short run takes is mostly start-up, so its rate is not to be trusted far.
@@ -109,7 +112,7 @@ class Delivery(Workload):
         stored = server.stored(running.workdir)
         with PeakMemory(running.tree) as memory:
             cpu = running.tree.cpu_seconds()
-            wall, client = self._send(running, effort, count)
+            wall, client = self._send(server, running, effort, count)
         time.sleep(SETTLE)  # what is done after the last reply belongs to the messages
         cpu = running.tree.cpu_seconds() - cpu
         running.check()
@@ -123,7 +126,7 @@ class Delivery(Workload):
             "messages": count,
         }
 
-    def _send(self, running: ServerProcess, effort: Effort, count: int) -> tuple[float, float]:
+    def _send(self, server: Server, running: ServerProcess, effort: Effort, count: int) -> tuple[float, float]:
         """Seconds that it took, and of processor time of the client. Without -A it stops at a refusal."""
         addresses = ["-M", "localhost", "-f", "sender@example.com", "-t", "recipient@example.com"]
         amount = ["-s", str(self.sessions), "-m", str(count), "-l", str(self.size)]
@@ -135,18 +138,34 @@ class Delivery(Workload):
             f"127.0.0.1:{running.port}",
         ]
         before, begin = _children_cpu(), time.monotonic()
-        try:
-            done = subprocess.run(
-                [*effort.client, *command], capture_output=True, text=True, timeout=60 + 20 * effort.seconds
-            )
-        except subprocess.TimeoutExpired as slow:
-            raise running.failure(f"{count} messages not taken within {slow.timeout:.0f} s") from None
+        _run_client("smtp-source", command, running, effort)
         wall = time.monotonic() - begin
-        # Some of its complaints leave the exit status at 0.
-        if done.returncode != 0 or done.stderr.strip():
-            said = " / ".join(done.stderr.split("\n")[-3:]).strip(" /")
-            raise running.failure(f"smtp-source (status {done.returncode}): {said}")
         return wall, _children_cpu() - before
+
+
+@dataclass(frozen=True)
+class OwnClient(Delivery):
+    """The same dialogue by bench/tlsclient.py in several `processes`, with TLS where the server has it."""
+
+    processes: int
+
+    def _send(self, server: Server, running: ServerProcess, effort: Effort, count: int) -> tuple[float, float]:
+        amount = {"count": count, "size": self.size, "sessions": self.sessions, "processes": self.processes}
+        options = [word for name, value in amount.items() for word in (f"--{name}", str(value))]
+        command = [sys.executable, tlsclient.__file__, str(running.port), "--tls", server.tls, *options]
+        used = json.loads(_run_client("tlsclient", command, running, effort))
+        return used["wall"], used["cpu"]
+
+
+@dataclass(frozen=True)
+class Handshakes(OwnClient):
+    """Sessions without a message, `sessions` at once: the client says EHLO under TLS and QUIT, no more."""
+
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column("rate", "handshakes/s", 0, ratio=True),
+        Column("cpu_us", "us/handshake", 1, ratio=True),
+        Column("client_busy", "client%", 0),
+    )
 
 
 @dataclass(frozen=True)
@@ -267,6 +286,20 @@ def raise_file_limit(needed: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
+def _run_client(name: str, command: Sequence[str], running: ServerProcess, effort: Effort) -> str:
+    """What it printed. Raises `Failure` when it complains, or takes far longer than it should."""
+    command = [*effort.client, *command]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60 + 20 * effort.seconds)
+    except subprocess.TimeoutExpired as slow:
+        raise running.failure(f"{name} has not ended within {slow.timeout:.0f} s") from None
+    # Some of smtp-source's complaints leave the exit status at 0.
+    if done.returncode != 0 or done.stderr.strip():
+        said = " / ".join(done.stderr.split("\n")[-3:]).strip(" /")
+        raise running.failure(f"{name} (status {done.returncode}): {said}")
+    return done.stdout
+
+
 def _children_cpu() -> float:
     """Processor seconds of children that were waited for: exact, not in ticks, and of the client alone."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -274,6 +307,16 @@ def _children_cpu() -> float:
 
 
 WORKLOADS: tuple[Workload, ...] = (
+    # First: servers that spool large messages to files free inodes, and see `rounds`.
+    Delivery(
+        "maildir",
+        "4 KB messages, synced to disk, 20 kept connections",
+        "store",
+        "fsync-loop",
+        20,
+        4096,
+        kept=True,
+    ),
     Delivery(
         "kept",
         "4 KB messages, 10 kept connections",
@@ -302,14 +345,35 @@ WORKLOADS: tuple[Workload, ...] = (
         1_000_000,
         kept=True,
     ),
-    Delivery(
-        "maildir",
-        "4 KB messages, synced to disk, 20 kept connections",
-        "store",
-        "fsync-loop",
-        20,
-        4096,
-        kept=True,
-    ),
     Idle("idle", "idle sessions after EHLO", "discard", "smtp-sink"),
+    Handshakes(
+        "tls",
+        "TLS 1.3 handshakes on new connections, ECDSA P-256, EHLO and QUIT",
+        "tls",
+        "gevent-ssl",
+        sessions=4,
+        size=0,
+        kept=False,
+        processes=4,
+    ),
+    Handshakes(
+        "starttls",
+        "the same after EHLO and STARTTLS",
+        "starttls",
+        "gevent-ssl-starttls",
+        sessions=4,
+        size=0,
+        kept=False,
+        processes=4,
+    ),
+    OwnClient(
+        "tls-kept",
+        "4 KB messages, 10 kept connections, TLS and plain by the same client",
+        "tls-kept",
+        "gsmtp",
+        sessions=10,
+        size=4096,
+        kept=True,
+        processes=2,
+    ),
 )

@@ -1,0 +1,114 @@
+"""Servers under TLS: gsmtp's listeners, and what gevent's own SSLSocket costs to hold them against.
+
+Promises: all show the same certificate (ECDSA P-256, self-signed), made by the openssl command when the first asks.
+Must not know: what clients do.
+Weak: gevent's server answers each piece that it reads with a fixed reply and closes without a word (no close_notify),
+so it does less per connection than a server must; a ratio to it is on the safe side.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import importlib.util
+import shutil
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+from .processes import Failure
+from .servers import BACKLOG, Gsmtp, Server
+
+_NO_OPENSSL = "openssl is not on PATH (Debian: openssl)"
+
+
+def certificate(directory: Path) -> tuple[str, str]:
+    """Certificate and key as PEM files in `directory`, made if they are not there. Raises `Failure`."""
+    certfile, keyfile = directory / "certificate.pem", directory / "key.pem"
+    if not certfile.exists():
+        curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        command = ["openssl", "req", "-x509", *curve, "-days", "2", "-subj", "/CN=localhost"]
+        done = subprocess.run(
+            [*command, "-keyout", keyfile, "-out", certfile], capture_output=True, text=True, timeout=60
+        )
+        if done.returncode != 0:
+            raise Failure(f"no certificate: {done.stderr.strip()}")
+    return str(certfile), str(keyfile)
+
+
+class GeventSsl(Server):
+    """Handshake, banner, and fixed replies to EHLO and QUIT, on gevent's StreamServer and SSLSocket."""
+
+    SCRIPT = f"""\
+import socket, ssl, sys
+from gevent.server import StreamServer
+from gevent.ssl import SSLContext
+
+port, certfile, keyfile, tls = sys.argv[1:]
+context = SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(certfile, keyfile)
+
+def serve(sock, address):
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else the banner waits 40 ms behind the tickets
+    sock.sendall(b"220 localhost ESMTP\\r\\n")
+    while line := sock.recv(4096):
+        verb = line[:4].upper()
+        if verb == b"EHLO":
+            sock.sendall(b"250-localhost\\r\\n250 STARTTLS\\r\\n")
+        elif verb == b"STAR":
+            sock.sendall(b"220 2.0.0 Ready\\r\\n")
+            sock = context.wrap_socket(sock, server_side=True)
+        elif verb == b"QUIT":
+            sock.sendall(b"221 2.0.0 Bye\\r\\n")
+            break
+    sock.close()
+
+implicit = {{"ssl_context": context}} if tls == "implicit" else {{}}
+StreamServer(("127.0.0.1", int(port)), serve, backlog={BACKLOG}, **implicit).serve_forever()
+"""
+
+    def __init__(self, tls: Literal["implicit", "starttls"]) -> None:
+        self.name = "gevent-ssl" if tls == "implicit" else "gevent-ssl-starttls"
+        self.kinds = ("tls",) if tls == "implicit" else ("starttls",)
+        self.tls = tls
+
+    def available(self) -> str | None:
+        if importlib.util.find_spec("gevent") is None:
+            return f"not installed in {sys.executable}: gevent"
+        return None if shutil.which("openssl") else _NO_OPENSSL
+
+    def version(self) -> str:
+        return f"gevent {importlib.metadata.version('gevent')}, {ssl.OPENSSL_VERSION}"
+
+    def command(self, port: int, workdir: Path) -> list[str]:
+        script = workdir / "gevent_ssl_server.py"
+        script.write_text(self.SCRIPT)
+        return [sys.executable, str(script), str(port), *certificate(workdir.parent), self.tls]
+
+
+class GsmtpTls(Gsmtp):
+    """gsmtp with an smtps:// listener, or with STARTTLS; throws messages away."""
+
+    def __init__(self, checkout: Path | None, tls: Literal["implicit", "starttls"]) -> None:
+        super().__init__(checkout)
+        self.name = f"{self._row(checkout)}-{'tls' if tls == 'implicit' else tls}"
+        self.kinds = ("tls", "tls-kept") if tls == "implicit" else ("starttls",)
+        self.tls = tls
+
+    @functools.cached_property
+    def _knows_tls(self) -> bool:
+        return "--certfile" in self._ask("import gsmtp.cli; gsmtp.cli.main(['--help'])").stdout
+
+    def available(self) -> str | None:
+        missing = super().available()
+        if missing is None and not self._knows_tls:
+            return "this tree has no TLS yet"
+        return missing or (None if shutil.which("openssl") else _NO_OPENSSL)
+
+    def command(self, port: int, workdir: Path) -> list[str]:
+        certfile, keyfile = certificate(workdir.parent)
+        scheme = "smtps" if self.tls == "implicit" else "smtp"
+        files = ["--certfile", certfile, "--keyfile", keyfile]
+        return [*self._master(port, scheme), *files, self._handler(workdir)]

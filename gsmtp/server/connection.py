@@ -18,11 +18,10 @@ from greenlet import GreenletExit
 
 from gsmtp.protocol import events
 from gsmtp.protocol.envelope import Session
-from gsmtp.protocol.proxy import ProxyError, ProxyReader
 from gsmtp.protocol.states import State
 from gsmtp.reply import Reply
 from gsmtp.server.dialogue import Answer, Dialogue, Hook
-from gsmtp.server.entrance import EARLY_TALKER, Entrance
+from gsmtp.server.entrance import EARLY_TALKER, Entrance, read_proxy_header
 from gsmtp.server.hooks import Check, DeadlineExceeded
 from gsmtp.server.sweep import NEVER
 from gsmtp.server.terms import Terms
@@ -174,21 +173,8 @@ class Connection:
             self._admit(self._terms.entrance)
 
     def _read_proxy_header(self, timeout: float) -> None:
-        reader, session = ProxyReader(), self._dialogue.session
-        until = monotonic() + timeout
-        header = None
-        while header is None:
-            data = self._read_for(until - monotonic())
-            if not data:
-                raise ConnectionLost("no PROXY header" if data is None else "closed by client")
-            try:
-                header = reader.feed(data)
-            except ProxyError as error:
-                raise ConnectionLost(f"bad PROXY header: {error}") from None
-        session.proxy = header
-        if header.source is not None:
-            session.peer, session.local = header.source, header.destination
-        self._early = reader.rest
+        session = self._dialogue.session
+        self._early = read_proxy_header(session, self._read_for, timeout)
         log = self._terms.log
         if log.enabled:
             log.event("proxy", session=session.id, peer=shown(session.peer))

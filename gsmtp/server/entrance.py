@@ -6,13 +6,17 @@ port; `greet_delay` gives it the time to show that.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from time import monotonic
 
 from gsmtp.protocol.envelope import Session
+from gsmtp.protocol.proxy import ProxyError, ProxyReader
 from gsmtp.reply import Reply
 from gsmtp.server.limits import ClientLimits, Limits
 from gsmtp.server.names import Names
 from gsmtp.server.networks import Networks
+from gsmtp.server.transport import ConnectionLost
 
 EARLY_TALKER = Reply(554, "5.5.0", "You talk before the greeting")
 
@@ -42,3 +46,24 @@ class Entrance:
             return None, None
         client = self.limits.client(session.peer)
         return client, client.open()
+
+
+def read_proxy_header(session: Session, read_for: Callable[[float], bytes | None], timeout: float) -> bytes:
+    """Take a PROXY header and give `session` the addresses in it; the octets that came behind it.
+
+    `read_for` reads for so many seconds: b"" at the end, None for silence. Raises ConnectionLost when there is no such
+    header: who is not a client has no use for a reply.
+    """
+    reader, until, header = ProxyReader(), monotonic() + timeout, None
+    while header is None:
+        data = read_for(until - monotonic())
+        if not data:
+            raise ConnectionLost("no PROXY header" if data is None else "closed by client")
+        try:
+            header = reader.feed(data)
+        except ProxyError as error:
+            raise ConnectionLost(f"bad PROXY header: {error}") from None
+    session.proxy = header
+    if header.source is not None:
+        session.peer, session.local = header.source, header.destination
+    return reader.rest

@@ -79,14 +79,14 @@ def _starttls(options: Options, session: Session) -> bool:
     return options.tls != "never" and session.tls is None
 
 
-def _auth(tls: bool, certificate: bool) -> Extension:
+def _auth(tls: bool, binding: bool = False, certificate: bool = False) -> Extension:
     """AUTH for sessions of one kind, because the mechanisms depend on it (RFC 4954 3)."""
 
-    def kind(session: Session) -> tuple[bool, bool]:
-        return session.tls is not None, session.tls is not None and bool(session.tls.peer)
-
     def when(options: Options, session: Session) -> bool:
-        return kind(session) == (tls, certificate)
+        facts = session.tls
+        if facts is None or not tls:
+            return tls is (facts is not None)
+        return (binding, certificate) == (bool(facts.channel_bindings), bool(facts.peer))
 
     def announce(options: Options) -> str | None:
         if options.auth == "never":
@@ -94,7 +94,7 @@ def _auth(tls: bool, certificate: bool) -> Extension:
         names = sasl.offered(
             options.auth_hooks,
             tls=tls,
-            channel_binding=tls,
+            channel_binding=binding,
             client_certificate=certificate,
             without_tls=options.auth_without_tls,
         )
@@ -111,9 +111,8 @@ EXTENSIONS = (
     Extension("SMTPUTF8", mail={"SMTPUTF8": parameters.smtputf8}),
     Extension("ENHANCEDSTATUSCODES"),
     Extension("STARTTLS", when=_starttls),
-    _auth(tls=False, certificate=False),
-    _auth(tls=True, certificate=False),
-    _auth(tls=True, certificate=True),
+    _auth(tls=False),
+    *(_auth(True, binding, certificate) for binding in (False, True) for certificate in (False, True)),
     # LMTP has a reply for each recipient, also after a chunk that is refused; nobody sends BDAT there.
     Extension("CHUNKING", lambda options: None if options.lmtp else ""),
     # RFC 3030 3: BINARYMIME needs CHUNKING, and its BODY parameter is that of 8BITMIME with one value more.

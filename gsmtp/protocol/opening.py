@@ -109,7 +109,8 @@ class Opening(Engine):
             self._unknown(verb, argument)
             return
         name, _, initial = argument.partition(" ")
-        mechanism = sasl.MECHANISMS.get(name.upper())
+        # Beyond ASCII there are letters whose upper case is S or I.
+        mechanism = sasl.MECHANISMS.get(name.upper()) if name.isascii() else None
         offered = authentication.mechanisms(options, session)
         if session.user is not None:
             self._refuse(verb, replies.AUTHENTICATED_ALREADY)

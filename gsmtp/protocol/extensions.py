@@ -83,14 +83,14 @@ def _starttls(options: Options, session: Session) -> bool:
     return options.tls != "never" and session.tls is None
 
 
-def _auth(tls: bool, certificate: bool) -> Extension:
+def _auth(tls: bool, binding: bool = False, certificate: bool = False) -> Extension:
     """AUTH for sessions of one kind, because the mechanisms depend on it (RFC 4954 3)."""
 
-    def kind(session: Session) -> tuple[bool, bool]:
-        return session.tls is not None, session.tls is not None and bool(session.tls.peer)
-
     def when(options: Options, session: Session) -> bool:
-        return kind(session) == (tls, certificate)
+        facts = session.tls
+        if facts is None or not tls:
+            return tls is (facts is not None)
+        return (binding, certificate) == (bool(facts.channel_bindings), bool(facts.peer))
 
     def announce(options: Options) -> str | None:
         if options.auth == "never":
@@ -98,7 +98,7 @@ def _auth(tls: bool, certificate: bool) -> Extension:
         names = sasl.offered(
             options.auth_hooks,
             tls=tls,
-            channel_binding=tls,
+            channel_binding=binding,
             client_certificate=certificate,
             without_tls=options.auth_without_tls,
         )
@@ -117,9 +117,8 @@ EXTENSIONS = (
     Extension("STARTTLS", when=_starttls),
     Extension("XCLIENT", lambda _: "NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT", when=_trusted),
     Extension("XFORWARD", lambda _: "NAME ADDR PORT PROTO HELO IDENT SOURCE", when=_trusted),
-    _auth(tls=False, certificate=False),
-    _auth(tls=True, certificate=False),
-    _auth(tls=True, certificate=True),
+    _auth(tls=False),
+    *(_auth(True, binding, certificate) for binding in (False, True) for certificate in (False, True)),
     # LMTP has a reply for each recipient, also after a chunk that is refused; nobody sends BDAT there.
     Extension("CHUNKING", lambda options: None if options.lmtp else ""),
     # RFC 3030 3: BINARYMIME needs CHUNKING, and its BODY parameter is that of 8BITMIME with one value more.
@@ -226,7 +225,9 @@ class ExtensionSet:
     def offer(self, session: Session) -> Offer:
         """What `session` has, as it stands now: under TLS or not, authenticated or not."""
         options, tls = self._options, session.tls
-        state: tuple[bool, ...] = (tls is not None, tls is not None and bool(tls.peer), session.trusted)
+        state: tuple[bool, ...] = (session.trusted,)
+        if tls is not None:
+            state += (bool(tls.peer), bool(tls.channel_bindings))
         if self._conditions:
             state += tuple([when(options, session) for when in self._conditions])
         offer = self._offers.get(state)

@@ -148,6 +148,7 @@ class Opening(Engine):
             self._unknown(verb, argument)
             return
         name, _, initial = argument.partition(" ")
+        # Beyond ASCII there are letters whose upper case is S or I.
         mechanism = sasl.MECHANISMS.get(name.upper()) if name.isascii() else None
         offered = authentication.mechanisms(options, session)
         if session.user is not None:

@@ -238,6 +238,21 @@ def test_never_in_clear(login: Live, certificates: Certificates) -> None:
     assert plain(USER, PASSWORD).upper() not in login.log.upper()
 
 
+def test_plus_is_offered_only_where_there_is_something_to_bind_to(
+    serve_auth: Serve, certificates: Certificates
+) -> None:
+    """RFC 5929 4.1: of an Ed25519 certificate there is no tls-server-end-point, and TLS 1.3 has no tls-unique."""
+    pair = certificates.ed25519
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with secure(serve_auth(certfile=pair.certfile, keyfile=pair.keyfile), context) as talk:
+        assert set(offered(talk)) == set(sasl.MECHANISMS) - {"EXTERNAL", "SCRAM-SHA-256-PLUS"}
+        assert talk.ask("AUTH SCRAM-SHA-256-PLUS") == "504 5.5.4 Mechanism not offered"
+        # Bindings are what a client has who knows no better: "y", if it sees no -PLUS (RFC 5802 6).
+        assert drive(talk, "SCRAM-SHA-256") == WELCOME
+
+
 def test_in_clear_when_that_is_set(serve_auth: Serve) -> None:
     with serve_auth(auth_without_tls=True).connect() as talk:
         assert set(offered(talk)) == set(sasl.MECHANISMS) - {"EXTERNAL", "SCRAM-SHA-256-PLUS"}

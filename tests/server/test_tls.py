@@ -470,7 +470,7 @@ def test_quick_stop(serve_tls: Serve, certificates: Certificates) -> None:
     with live.connect(implicit, tls=certificates.context()) as idle, dial(implicit) as shaking, Talk(starttls) as plain:
         assert plain.ask("STARTTLS").startswith("220")
         wait_for(lambda: live.log.count(" connect ") == 3)
-        live.send_signal(signal.SIGINT)
+        live.send_signal(signal.SIGQUIT)
         assert idle.reply() == "421 4.3.2 Service shutting down, try again"
         # In the midst of a handshake no word can be said.
         assert shaking.recv(1000) == b""

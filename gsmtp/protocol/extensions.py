@@ -225,9 +225,9 @@ class ExtensionSet:
     def offer(self, session: Session) -> Offer:
         """What `session` has, as it stands now: under TLS or not, authenticated or not."""
         options, tls = self._options, session.tls
-        state: tuple[bool, ...] = (session.trusted,)
+        state: tuple[bool, ...] = (session.trusted, False, False, False)
         if tls is not None:
-            state += (bool(tls.peer), bool(tls.channel_bindings))
+            state = (session.trusted, True, bool(tls.peer), bool(tls.channel_bindings))
         if self._conditions:
             state += tuple([when(options, session) for when in self._conditions])
         offer = self._offers.get(state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import re
+import secrets
 from dataclasses import replace
 
 import pytest
@@ -19,6 +20,13 @@ _TOKENS = [
     b"x" * 600,
 ]  # fmt: skip
 ALL = scripts()
+
+
+@pytest.fixture(autouse=True)
+def no_chance_in_challenges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CRAM-MD5 and SCRAM draw their challenges: two conversations are compared here, which must draw the same."""
+    monkeypatch.setattr(secrets, "randbits", lambda bits: bits)
+    monkeypatch.setattr(secrets, "token_urlsafe", lambda octets: "x" * octets)
 
 
 def spoilt(data: bytes, chance: random.Random) -> bytes:

@@ -13,6 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal, TextIO
 
 Format = Literal["text", "json"]
@@ -63,6 +64,48 @@ def line(format: Format, now: float, origin: str, event: str, fields: Mapping[st
             value = _quoted(value)
         text = f"{text} {name}={value}"
     return f"{text}\n"
+
+
+# Replies are few, and most of them the same.
+_quoted_reply = lru_cache(256)(_quoted)
+
+
+def message_line(
+    format: Format,
+    now: float,
+    origin: str,
+    session: str,
+    message: str,
+    sender: str,
+    to: list[str],
+    size: int,
+    reply: str,
+    refused: list[str],
+    seconds: float,
+) -> str:
+    """The line of a message, the one that every message has: so its fields are not looked at one by one.
+
+    `sender`, `to` and `refused` are addresses without brackets. The ids are ours, letters and digits.
+    """
+    if format == "text" and not refused:
+        path, paths = f"<{sender}>", f"<{'>,<'.join(to)}>"
+        path = path if _is_plain(path) else _quoted(path)
+        paths = paths if _is_plain(paths) else _quoted(paths)
+        return (
+            f"{timestamp(now)} {origin} message session={session} message={message} from={path} to={paths} "
+            f"size={size} reply={_quoted_reply(reply)} seconds={seconds:.3f}\n"
+        )
+    fields: dict[str, Any] = {
+        "session": session,
+        "message": message,
+        "from": f"<{sender}>",
+        "to": [f"<{each}>" for each in to],
+        "size": size,
+        "reply": reply,
+    }
+    if refused:
+        fields["refused"] = [f"<{each}>" for each in refused]
+    return line(format, now, origin, "message", {**fields, "seconds": seconds})
 
 
 class RecordFormatter(logging.Formatter):

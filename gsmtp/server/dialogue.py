@@ -314,18 +314,7 @@ class Dialogue:
         terms.tally.refused += not reply.accepted
         arrived, self._arrived = self._arrived, 0.0
         if terms.log.enabled:
-            refused = [_path(each.address) for each in envelope.recipients if each.result is not None]
-            terms.log.event(
-                "message",
-                session=self.session.id,
-                message=envelope.id,
-                **{"from": _path(envelope.sender)},
-                to=[_path(recipient.address) for recipient in envelope.recipients],
-                size=size,
-                reply=str(reply),
-                **({"refused": refused} if refused else {}),
-                seconds=monotonic() - arrived if arrived else 0.0,
-            )
+            terms.log.message(self.session.id, envelope, reply, size, monotonic() - arrived if arrived else 0.0)
 
     def _drop_spool(self) -> None:
         spool, self._spool, self._spool_error = self._spool, None, None

@@ -19,6 +19,8 @@ from typing import Any
 import gevent
 
 from gsmtp import logs
+from gsmtp.protocol.envelope import Envelope
+from gsmtp.reply import Reply
 
 INTERVAL = 0.05
 LIMIT = 20_000
@@ -46,6 +48,25 @@ class EventLog:
         """Queue a session event."""
         if self.enabled:
             self.put(time.time(), name, fields)
+
+    def message(self, session: str, envelope: Envelope, reply: Reply, size: int, seconds: float) -> None:
+        """Queue the line of a message; ask `enabled` before."""
+        now, to = time.time(), [recipient.address for recipient in envelope.recipients]
+        refused = [recipient.address for recipient in envelope.recipients if recipient.result is not None]
+        text = logs.message_line(
+            self._format,
+            now,
+            self._origin,
+            session,
+            envelope.id,
+            envelope.sender,
+            to,
+            size,
+            str(reply),
+            refused,
+            seconds,
+        )
+        self.put(now, "message", text)
 
     def put(self, now: float, name: str, fields: Any) -> None:
         """Queue a record: fields, or a text that is a finished line."""

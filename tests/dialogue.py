@@ -207,9 +207,8 @@ class InMemory:
         """See gsmtp.server.dialogue.Line."""
         self._hooks.tell(hook, "S1", *arguments)
 
-    def flush(self) -> bool:
+    def flush(self) -> None:
         """What is said waits until the pieces are used up."""
-        return False
 
     def pause(self, seconds: float) -> None:
         """Nobody waits here."""

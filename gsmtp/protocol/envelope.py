@@ -32,9 +32,7 @@ class _Stateful:
     """`.state`: a namespace made when it is first asked for, because most sessions never ask."""
 
     __slots__ = ("_state",)
-
-    def __init__(self) -> None:
-        self._state: Any = None
+    _state: Any  # None at first; set by each kind itself, for a call to a common constructor is not free
 
     @property
     def state(self) -> Any:
@@ -60,7 +58,7 @@ class Session(_Stateful):
     )  # fmt: skip
 
     def __init__(self, id: str, peer: Address = None, local: Address = None, listener: str = "") -> None:
-        super().__init__()
+        self._state = None
         self.id = id
         self.peer = peer
         self.local = local
@@ -99,7 +97,7 @@ class Recipient(_Stateful):
     __slots__ = ("address", "domain", "local", "parameters", "result")
 
     def __init__(self, mailbox: Mailbox, parameters: Mapping[str, Any]) -> None:
-        super().__init__()
+        self._state = None
         self.address = mailbox.address
         self.local = mailbox.local
         self.domain = mailbox.domain
@@ -135,7 +133,7 @@ class Envelope(_Stateful):
     __slots__ = ("id", "parameters", "recipients", "sender", "sender_domain", "sender_local", "session")
 
     def __init__(self, id: str, session: Session, mailbox: Mailbox, parameters: Mapping[str, Any]) -> None:
-        super().__init__()
+        self._state = None
         self.id = id
         self.session = session
         self.sender = mailbox.address

@@ -42,50 +42,50 @@ class LineReader:
 
     An over-long line is one fault, not several commands: it is skipped to its end. One that goes on for sixteen
     times the limit is reported at once as ENDLESS, because its end may never come. `verb`: the first four octets of
-    the last line that was a fault.
+    the last line that was a fault. `buffer`: octets received, of which the first `at` are used up.
     """
 
-    __slots__ = ("_accept_bare", "_at", "_buffer", "_skipped", "limit", "verb")
+    __slots__ = ("_accept_bare", "_skipped", "at", "buffer", "limit", "verb")
 
     def __init__(self, limit: int, accept_bare: bool) -> None:
         self.verb = b""
-        self._buffer = b""
-        self._at = 0
+        self.buffer = b""
+        self.at = 0
         self.limit = limit
         self._accept_bare = accept_bare
         self._skipped = 0
 
     def feed(self, data: bytes) -> None:
         """Append octets."""
-        if self._at == len(self._buffer):
-            self._buffer = data
+        if self.at == len(self.buffer):
+            self.buffer = data
         else:
-            self._buffer = self._buffer[self._at :] + data
-        self._at = 0
+            self.buffer = self.buffer[self.at :] + data
+        self.at = 0
 
     def take(self) -> bytes:
         """All octets that are not yet read, for whoever reads content."""
-        rest = self._buffer[self._at :] if self._at else self._buffer
-        self._buffer = b""
-        self._at = 0
+        rest = self.buffer[self.at :] if self.at else self.buffer
+        self.buffer = b""
+        self.at = 0
         return rest
 
     def take_some(self, size: int) -> bytes:
         """At most `size` of the octets that are not yet read."""
-        if size >= len(self._buffer) - self._at:
+        if size >= len(self.buffer) - self.at:
             return self.take()
-        start = self._at
-        self._at = start + size
-        return self._buffer[start : self._at]
+        start = self.at
+        self.at = start + size
+        return self.buffer[start : self.at]
 
     @property
     def pending(self) -> bool:
         """Whether a line has begun, or octets are waiting."""
-        return self._at < len(self._buffer) or self._skipped > 0
+        return self.at < len(self.buffer) or self._skipped > 0
 
     def line(self) -> bytes | LineFault | None:
         """The next line without its CRLF, what is wrong with it, or None when its end has not come."""
-        buffer, start = self._buffer, self._at
+        buffer, start = self.buffer, self.at
         end = buffer.find(b"\n", start)
         if end < 0:
             if self._skipped or len(buffer) - start >= self.limit:
@@ -95,7 +95,7 @@ class LineReader:
                 if self._skipped > 16 * self.limit:
                     return LineFault.ENDLESS
             return None
-        self._at = end + 1
+        self.at = end + 1
         length = self._skipped + end + 1 - start
         if length > self.limit:
             if not self._skipped:
@@ -111,7 +111,7 @@ class LineReader:
         return self._fault(LineFault.BARE_NEWLINE, start) if b"\r" in line else line
 
     def _fault(self, fault: LineFault, start: int) -> LineFault:
-        self.verb = self._buffer[start : start + 4]
+        self.verb = self.buffer[start : start + 4]
         return fault
 
 

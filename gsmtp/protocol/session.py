@@ -46,31 +46,40 @@ class ServerSession(Chunking):
         while not queue:
             if self._pending is not None:
                 raise RuntimeError(f"{self._pending[0]!r} is not answered")
-            state = self.state
-            if state is states.CLOSED:
-                return CLOSED
-            if state is states.CONTENT:
-                if not self._read_content():
-                    return NEED_DATA
-            elif state is states.CHUNK:
-                if not self._read_chunk():
-                    return NEED_DATA
-            elif state is states.CONNECTED:
-                if "connect" in self._asks:
-                    self._ask(Connected(), self._extensions.banner, self._connected)
-                else:
-                    self._connected(None, self._extensions.banner)
-            else:
-                line = self._lines.line()
+            actions = _ACTIONS.get(self.state)
+            if actions is not None:
+                lines = self._lines
+                # Mostly one command has come and no more: that is seen without a call.
+                line = lines.line() if lines.at < len(lines.buffer) else None
                 if line is None:
                     return NEED_DATA
-                if state is states.AUTH:
-                    self._auth_response(line)
-                else:
-                    self._command(line)
+                self._command(line, actions)
+            elif not self._go_on():
+                return NEED_DATA
         return queue.pop(0)
 
-    def _command(self, line: bytes | LineFault) -> None:
+    def _go_on(self) -> bool:
+        """Do what is to be done in a state that takes no commands; False when more octets are needed for it."""
+        state = self.state
+        if state is states.CONTENT:
+            return self._read_content()
+        if state is states.CHUNK:
+            return self._read_chunk()
+        if state is states.CONNECTED:
+            if "connect" in self._asks:
+                self._ask(Connected(), self._extensions.banner, self._connected)
+            else:
+                self._connected(None, self._extensions.banner)
+            return True
+        if state is states.AUTH:
+            line = self._lines.line()
+            if line is not None:
+                self._auth_response(line)
+            return line is not None
+        self._queue.append(CLOSED)
+        return True
+
+    def _command(self, line: bytes | LineFault, actions: dict[str, _Action]) -> None:
         if self._errors and 0 < self._options.max_errors <= self._errors:
             self._refuse("", replies.TOO_MANY_ERRORS)
             return
@@ -85,10 +94,12 @@ class ServerSession(Chunking):
             self._lose_place(line[:4])
             return
         verb, _, argument = text.rstrip(" \t").partition(" ")
-        # Beyond ASCII there are letters whose upper case is S or I.
-        if verb.isascii():
-            verb = verb.upper()
-        action = _ACTIONS[self.state].get(verb)
+        action = actions.get(verb)
+        if action is None:
+            # Beyond ASCII there are letters whose upper case is S or I.
+            if verb.isascii():
+                verb = verb.upper()
+            action = actions.get(verb)
         if action is None:
             self._unknown(verb, argument)
         elif isinstance(action, Reply):

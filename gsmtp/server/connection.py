@@ -240,62 +240,63 @@ class Connection:
         """Send what is to be sent, and give the protocol more octets. Raises ConnectionLost, Ended."""
         if self._lost is not None:
             raise self._lost
-        within_hook = self._phase is _HOOK
+        outer = self._phase
         try:
-            self._protocol.receive(self._exchange())
+            # Once or more for each command, so it calls little.
+            protocol = self._protocol
+            said = protocol.data_to_send()
+            if said and not self._transport.write_some(said):
+                self._finish_writing()
+            self.deadline = self._patience(said)
+            self._phase = _READING
+            try:
+                data = self._transport.read()
+            except DeadlineExceeded:
+                late = _TIMED_OUT if self._draining_since is None else _SHUTTING_DOWN
+                raise Ended(late, "timeout" if late is _TIMED_OUT else "drain") from None
+            finally:
+                self._phase = _BUSY
+            if not data:
+                raise ConnectionLost("closed by client")
+            protocol.receive(data)
         except ConnectionLost as lost:
             # A hook that reads the content may catch this; it holds all the same.
             self._lost = lost
             raise
-        if within_hook:
+        if outer is _HOOK:
             self.deadline = monotonic() + self._terms.timing.message
             self._phase = _HOOK
 
-    def _exchange(self) -> bytes:
-        replied = self.flush()
-        timing = self._terms.timing
-        content = self._protocol.state in _CONTENT
-        now = monotonic()
-        if self._draining_since is None:
-            if content:
-                self.deadline = now + timing.content
-            else:
-                # The time is that of a whole command: one that comes in drops does not prolong it.
-                if replied or not self._protocol.unread:
-                    self._command_deadline = now + timing.command
-                self.deadline = self._command_deadline
-        elif content:
-            self.deadline = min(now + timing.drain_silence, self._draining_since + timing.drain_content)
-        elif self._protocol.state is State.AUTH:
-            self.deadline = self._draining_since + timing.drain_login
-        else:
-            self.deadline = self._draining_since + timing.drain_transaction
-        self._phase = _READING
+    def _patience(self, said: bytes) -> float:
+        """When waiting for the client becomes too long, having said this."""
+        timing, state, now = self._terms.timing, self._protocol.state, monotonic()
+        since = self._draining_since
+        if since is None:
+            if state in _CONTENT:
+                return now + timing.content
+            # The time is that of a whole command: one that comes in drops does not prolong it.
+            if said or not self._protocol.unread:
+                self._command_deadline = now + timing.command
+            return self._command_deadline
+        if state in _CONTENT:
+            return min(now + timing.drain_silence, since + timing.drain_content)
+        return since + (timing.drain_login if state is State.AUTH else timing.drain_transaction)
+
+    def flush(self) -> None:
+        """Send what is to be sent. Raises ConnectionLost, Ended."""
+        said = self._protocol.data_to_send()
+        if said and not self._transport.write_some(said):
+            self._finish_writing()
+
+    def _finish_writing(self) -> None:
+        self.deadline = monotonic() + self._terms.timing.write
+        self._phase = _WRITING
         try:
-            data = self._transport.read()
+            self._transport.write_rest()
         except DeadlineExceeded:
-            if self._draining_since is not None:
-                raise Ended(_SHUTTING_DOWN, "drain") from None
-            raise Ended(_TIMED_OUT, "timeout") from None
+            raise ConnectionLost("client takes no replies") from None
         finally:
             self._phase = _BUSY
-        if not data:
-            raise ConnectionLost("closed by client")
-        return data
-
-    def flush(self) -> bool:
-        """Send what is to be sent; whether there was anything. Raises ConnectionLost, Ended."""
-        data = self._protocol.data_to_send()
-        if data:
-            self.deadline = monotonic() + self._terms.timing.write
-            self._phase = _WRITING
-            try:
-                self._transport.write(data)
-            except DeadlineExceeded:
-                raise ConnectionLost("client takes no replies") from None
-            finally:
-                self._phase = _BUSY
-        return bool(data)
 
     def run_hook(self, hook: Hook, timeout: float, *arguments: Any) -> tuple[Answer, bool]:
         """See Line. The deadline is thrown into the hook, which may be anywhere in its own code.
@@ -400,7 +401,7 @@ class Connection:
         logger.error("hook ignores its deadline, client let go", extra={"fields": fields})
         self._abandoned = True
         try:
-            self._transport.write(self._protocol.data_to_send() + _STUCK.encode())
+            self._transport.write_some(self._protocol.data_to_send() + _STUCK.encode())
             self._transport.finish_writing()
         except ConnectionLost:
             pass

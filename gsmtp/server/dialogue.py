@@ -37,7 +37,7 @@ class Line(Protocol):
     def tell(self, hook: Hook, *arguments: Any) -> None:
         """Call a hook whose word decides nothing, under its deadline; a failure is logged."""
 
-    def flush(self) -> bool:
+    def flush(self) -> None:
         """Send what is to be sent. Raises ConnectionLost."""
 
     def fill(self) -> None:

@@ -204,13 +204,17 @@ class TlsTransport:
             except ssl.SSLError as error:
                 raise ConnectionLost(f"TLS failed: {error.reason or error}") from None
 
-    def write(self, data: bytes) -> None:
+    def write_some(self, data: bytes) -> bool:
         """See Transport."""
         try:
             self._object.write(data)
         except ssl.SSLError as error:
             raise ConnectionLost(f"TLS failed: {error.reason or error}") from None
-        self._flush()
+        return self._transport.write_some(self._outgoing.read())
+
+    def write_rest(self) -> None:
+        """See Transport."""
+        self._transport.write_rest()
 
     def finish_writing(self) -> None:
         """See Transport."""

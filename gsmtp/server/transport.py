@@ -25,13 +25,16 @@ class ConnectionLost(ConnectionError):
 
 
 class Transport(Protocol):
-    """What a connection needs of its socket. `read` and `write` block the calling greenlet, not the loop."""
+    """What a connection needs of its socket. `read` and `write_rest` block the calling greenlet, not the loop."""
 
     def read(self) -> bytes:
         """The next octets, b"" at the end. Raises ConnectionLost."""
 
-    def write(self, data: bytes) -> None:
-        """All of `data`. Raises ConnectionLost."""
+    def write_some(self, data: bytes) -> bool:
+        """What the socket takes now; whether that was all. The rest waits for `write_rest`. Raises ConnectionLost."""
+
+    def write_rest(self) -> None:
+        """What `write_some` has left. Raises ConnectionLost."""
 
     def close(self) -> None:
         """Free the descriptor. Idempotent."""
@@ -43,7 +46,7 @@ class Transport(Protocol):
 class PlainTransport:
     """A TCP or unix socket without TLS."""
 
-    __slots__ = ("_active", "_greenlet", "_hub", "_recv", "_send", "_socket", "_waiting", "_watcher")
+    __slots__ = ("_active", "_greenlet", "_hub", "_left", "_recv", "_send", "_socket", "_waiting", "_watcher")
 
     def __init__(self, sock: socket.socket) -> None:
         """`sock` is a plain, non-blocking socket, which the transport owns from now on."""
@@ -53,6 +56,7 @@ class PlainTransport:
         self._recv = sock.recv
         self._send = sock.send
         self._greenlet = gevent.getcurrent()
+        self._left = b""
         self._waiting = False
         self._active = True
         self._watcher: Any = hub.loop.io(sock.fileno(), READ)
@@ -85,38 +89,49 @@ class PlainTransport:
                 raise ConnectionLost(str(error)) from None
 
     def write(self, data: bytes) -> None:
+        """All of `data`. Raises ConnectionLost."""
+        if not self.write_some(data):
+            self.write_rest()
+
+    def write_some(self, data: bytes) -> bool:
         """See Transport."""
+        if self._left:  # a wait for the rest was broken off: what comes now stands behind it
+            self._left += data
+            return False
         try:
             sent = self._send(data)
         except BlockingIOError:
             sent = 0
         except OSError as error:
             raise ConnectionLost(str(error)) from None
-        if sent < len(data):
-            self._write_rest(memoryview(data)[sent:])
+        if sent == len(data):
+            return True
+        self._left = data[sent:]
+        return False
 
-    def offer(self, data: bytes) -> None:
-        """Send what can be sent without waiting; for last words that may be lost."""
-        if data and self._socket is not None:
-            try:
-                self._send(data)
-            except OSError:
-                pass
-
-    def _write_rest(self, data: memoryview) -> None:
+    def write_rest(self) -> None:
+        """See Transport."""
         assert self._socket is not None
         watcher = self._hub.loop.io(self._socket.fileno(), WRITE)
         try:
-            while data:
+            while self._left:
                 self._hub.wait(watcher)
                 try:
-                    data = data[self._send(data) :]
+                    self._left = self._left[self._send(self._left) :]
                 except BlockingIOError:
                     continue
                 except OSError as error:
                     raise ConnectionLost(str(error)) from None
         finally:
             watcher.close()
+
+    def offer(self, data: bytes) -> None:
+        """Send what can be sent without waiting; for last words that may be lost."""
+        if data and self._socket is not None and not self._left:
+            try:
+                self._send(data)
+            except OSError:
+                pass
 
     def finish_writing(self) -> None:
         """See Transport."""

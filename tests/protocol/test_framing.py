@@ -142,7 +142,7 @@ def lines(parts: list[bytes], limit: int, accept_bare: bool) -> list[bytes | Lin
             found.append(line)
             if line is LineFault.ENDLESS:
                 return found
-        assert len(reader._buffer) - reader._at < limit
+        assert len(reader.buffer) - reader.at < limit
     return found
 
 

@@ -132,7 +132,7 @@ class Settings:
     chdir: str = _setting("", "the workers' directory, and the first place where handlers are sought")
     max_sessions: int = _setting(10_000, "connections per worker; further ones wait", 1)
     drain_timeout: float = _setting(660.0, "seconds from TERM until a worker ends whatever its sessions do", 1)
-    auth_secret: str = _setting("", "makes SCRAM.s salts for unknown users; default: from the machine's id")
+    auth_secret: str = _setting("", "makes SCRAM salts for users that do not exist; default: from the machine's id")
     limit_entries: int = _setting(16_384, "client addresses that a worker remembers; the oldest make room", 64)
     nameservers: list[str] = _setting([], "for reverse_lookup; default: those of /etc/resolv.conf")
     spool_directory: str = _setting("", "where messages larger than spool_memory wait; default: TMPDIR or /tmp")

@@ -10,13 +10,13 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import gsmtp
-from gsmtp import logs, settings
+from gsmtp import logs, settings, values
 from gsmtp.settings import Settings, SettingsError
 from workers import master
-from workers.plan import BindError, Listener, Plan, PlanError
+from workers.plan import BindError, Listener, Plan, PlanError, one_line
 from workers.sharedtable import table_size
 
 _FACTORY = "gsmtp.server.service:create"
@@ -26,6 +26,13 @@ _DEFAULT_HANDLER = "gsmtp.handlers.maildir:Maildir"
 # Settings with an option of their own.
 _SHORTHANDS: tuple[str, ...] = ("workers", "hostname", "tls", "certfile", "keyfile", "user", "group")
 _SHORTHANDS += ("log_file", "log_format", "log_level")
+
+# What --set cannot say.
+_ELSEWHERE = {
+    "bind": "--bind URL says that",
+    "listen": "--bind URL says that",
+    "handler": "MODULE:CLASS says that, and --option KEY=VALUE what goes to it",
+}
 
 _EPILOG = """\
 examples:
@@ -57,12 +64,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logs.configure(found.log_format, "master", found.log_level, _log_handler(found))
         return master.run(plan)
     except (SettingsError, PlanError, BindError) as error:
-        print(f"gsmtp-master: {error}", file=sys.stderr)
+        print(f"gsmtp-master: {one_line(str(error))}", file=sys.stderr)
         return 1
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {one_line(message)}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="gsmtp-master",
         description="Receive mail: bind, fork gevent workers, hand each message to a Python class.",
         epilog=_EPILOG,
@@ -101,24 +113,15 @@ def gather(options: argparse.Namespace) -> Settings:
     """The settings of a command line and the file it names. Raises SettingsError."""
     table: dict[str, Any] = {}
     if options.config is not None:
-        table = settings.read_file(options.config)
+        table = values.read_file(options.config)
         settings.build(table, f"{options.config}: ")
     for text in options.set:
         key, value = _pair("--set", text)
-        table[key] = settings.parse_value(value)
+        if key in _ELSEWHERE:
+            raise SettingsError(f"--set {text}: {_ELSEWHERE[key]}")
+        table[key] = settings.parse_value(key, value)
         _drop_from_listeners(table, key)
-    for key in (
-        "workers",
-        "hostname",
-        "tls",
-        "certfile",
-        "keyfile",
-        "user",
-        "group",
-        "log_file",
-        "log_format",
-        "log_level",
-    ):
+    for key in _SHORTHANDS:
         value = getattr(options, key)
         if value is not None:
             table[key] = value

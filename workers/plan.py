@@ -40,6 +40,11 @@ class BootError(Exception):
         self.status = status
 
 
+def one_line(text: str) -> str:
+    """`text` for a message of one line: white space made single, what cannot be printed a "?"."""
+    return "".join(each if each.isprintable() else "?" for each in " ".join(text.split()))
+
+
 def usable_cores() -> int:
     """The processors that this process may use: its affinity, and its control group's quota (version 2)."""
     try:

@@ -34,7 +34,7 @@ from gevent.monkey import get_original
 
 from workers.accept import Acceptor, Gate, Handle
 from workers.load import load
-from workers.plan import BootError, Plan
+from workers.plan import BootError, Plan, one_line
 from workers.scoreboard import (
     ACCEPTED,
     BEAT,
@@ -72,9 +72,9 @@ class Mission:
 
     listeners  (descriptor, address) of each listener in the plan; descriptor -1 in a check, where nothing
                is bound.
-        files      (path, descriptor) of each file that the plan names.
-        shared_fd  the memory that workers share, -1 for none.
-        identity   (uid, gid, groups) or None.
+    files      (path, descriptor) of each file that the plan names.
+    shared_fd  the memory that workers share, -1 for none.
+    identity   (uid, gid, groups) or None.
     checking   end after the factory.
     """
 
@@ -194,6 +194,7 @@ class Worker:
         self._death.stop()
         self._death.start(self._master_died)
         if self.checking:
+            self._set_state(State.READY)
             return
         for listener, (fd, _), handle in zip(plan.listeners, mission.listeners, handles, strict=True):
             sock = get_original("socket", "socket")(fileno=fd)
@@ -311,7 +312,7 @@ class Worker:
     def _set_state(self, state: State) -> None:
         self._row[SCORE] = self.sessions if state is State.READY else float("inf")
         self._row[STATE] = state
-        if not self.checking:
+        if self._mission.status_fd >= 0:
             with contextlib.suppress(OSError):  # full: the master has enough to wake up for; gone: nobody to tell
                 os.write(self._mission.status_fd, b".")
 
@@ -369,7 +370,7 @@ def main(arguments: list[str]) -> int:
     try:
         worker.boot()
     except BootError as error:
-        print(error, file=sys.stderr)
+        print(one_line(str(error)), file=sys.stderr)
         return error.status
     except Exception:
         traceback.print_exc()

@@ -67,7 +67,8 @@ class Maildir(Handler):
     `sweep_hours`: files in tmp/ older than this are removed at start: 36, from the Maildir specification; 0
     for never.
 
-    Each option may be a string, as it comes from the command line. Raises ValueError for a wrong one.
+    Each option may be a string, as it comes from the command line. Raises ValueError for a wrong one, OSError for a
+    path that cannot be written, as far as that can be told without making anything.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Maildir(Handler):
         if not isinstance(path, str):
             raise ValueError(f"path of a Maildir is a string, not {path!r}")
         self._boxes = Boxes(path)
+        _look(self._boxes.root)
         self._domains = _domains(domains)
         self._fsync = _flag("fsync", fsync)
         self._sweep_age = _number("sweep_hours", sweep_hours, 0) * 3600
@@ -102,8 +104,7 @@ class Maildir(Handler):
                 _make_directories(root)
             tempfile.TemporaryFile(dir=os.path.join(root, "tmp") if self._boxes.single else root).close()
         except OSError as error:
-            text = f"the Maildir cannot be written: {error.strerror}"
-            raise OSError(error.errno, text, os.path.abspath(root)) from None
+            raise _unwritable(error.errno, root) from None
         if self._sweep_age:
             gevent.get_hub().threadpool.spawn(_sweep, self._boxes.pattern, time.time() - self._sweep_age)
 
@@ -156,6 +157,22 @@ class Maildir(Handler):
 def _line(name: str, value: str) -> bytes:
     """A header line. The protocol lets no control characters into an address; no file rests on that."""
     return f"{name}: {_CONTROL.sub('?', value)}\r\n".encode("utf-8", "replace")
+
+
+def _look(root: str) -> None:
+    """Raise OSError when `root` is there and is no directory for us, or cannot be made."""
+    found = os.path.abspath(root)
+    while not os.path.lexists(found):
+        found = os.path.dirname(found)
+    if not os.path.isdir(found):
+        raise _unwritable(errno.ENOTDIR, root)
+    if not os.access(found, os.W_OK | os.X_OK):
+        raise _unwritable(errno.EACCES, root)
+
+
+def _unwritable(error: int | None, root: str) -> OSError:
+    text = f"the Maildir cannot be written: {os.strerror(error or errno.EIO)}"
+    return OSError(error, text, os.path.abspath(root))
 
 
 def _make_directories(path: str) -> None:

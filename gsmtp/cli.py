@@ -168,6 +168,7 @@ def make_plan(found: Settings) -> Plan:
         scheme, where, port = settings.parse_bind(listen.bind)
         unix = scheme in settings.UNIX_SCHEMES
         farewell = f"421 4.3.2 {listen.hostname} Service shutting down, try again\r\n".encode()
+        busy = f"421 4.3.2 {listen.hostname} Too many connections, try again later\r\n".encode()
         listeners.append(
             Listener(
                 name=listen.bind,
@@ -177,6 +178,7 @@ def make_plan(found: Settings) -> Plan:
                 mode=int(listen.mode, 8),
                 backlog=listen.backlog,
                 farewell=farewell,
+                busy=busy,
             )
         )
     plan = Plan(

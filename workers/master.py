@@ -224,6 +224,19 @@ class Master:
                 log.error("%s; next one %s", text, f"in {wait:.1f} s" if wait else "now")
             else:
                 log.info("%s", text)
+        self._reap_strangers()
+
+    def _reap_strangers(self) -> None:
+        """As PID 1 of a container the master inherits what others leave: without this they would stay as zombies."""
+        if os.getpid() != 1:
+            return
+        known = {child.process.pid for child in self.children}
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if found is None or found.si_pid in known:  # one of ours: the next round has it, and looks again
+                    return
+                os.waitpid(found.si_pid, 0)
 
     def _judge(self, child: Child, now: float) -> float:
         """How long the slot of a worker that died must stay empty."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -16,6 +17,7 @@ import gsmtp
 from gsmtp import logs, settings, values
 from gsmtp.settings import Settings, SettingsError
 from workers import master
+from workers.child import resolve_identity
 from workers.plan import BindError, Listener, Plan, PlanError, one_line
 from workers.sharedtable import table_size
 
@@ -61,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = make_plan(found)
         if options.check:
             return 1 if master.check(plan) else _say("the settings and the handler are in order")
-        logs.configure(found.log_format, "master", found.log_level, _log_handler(found))
+        logs.configure(found.log_format, "master", found.log_level, _log_handler(found, plan))
         return master.run(plan)
     except (SettingsError, PlanError, BindError) as error:
         print(f"gsmtp-master: {one_line(str(error))}", file=sys.stderr)
@@ -144,6 +146,8 @@ def gather(options: argparse.Namespace) -> Settings:
     found = settings.build(table)
     for listen in found.listen:
         listen.hostname = listen.hostname or settings.default_hostname()
+    if found.log_file != "-":  # workers may have another directory
+        found.log_file = os.path.abspath(found.log_file)
     found.auth_secret = found.auth_secret or settings.default_auth_secret()
     found.check()
     return found
@@ -198,11 +202,15 @@ def make_plan(found: Settings) -> Plan:
     return dataclasses.replace(plan, shared_memory=table_size(plan.slots, found.limit_entries))
 
 
-def _log_handler(found: Settings) -> logging.Handler | None:
+def _log_handler(found: Settings, plan: Plan) -> logging.Handler | None:
     if found.log_file == "-":
         return None
+    identity = resolve_identity(plan)
     try:
-        return logging.FileHandler(found.log_file)
+        handler = logging.FileHandler(found.log_file)
+        if identity is not None:  # the workers open it as who they become
+            os.chown(found.log_file, identity[0], identity[1])
+        return handler
     except OSError as error:
         raise SettingsError(f"log_file {found.log_file}: {error.strerror}") from None
 

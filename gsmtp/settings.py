@@ -136,7 +136,7 @@ class Settings:
     nameservers: list[str] = _setting([], "for reverse_lookup; default: those of /etc/resolv.conf")
     spool_directory: str = _setting("", "where messages larger than spool_memory wait; default: TMPDIR or /tmp")
     spool_memory: int = _setting(262_144, "octets of a message that are kept in memory")
-    log_file: str = _setting("-", "a file to append to, - for standard error")
+    log_file: str = _setting("-", "a file to append to, given to `user`; - for standard error")
     log_format: Literal["text", "json"] = _setting("text", "text or json, one line an event")
     log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "info has a line for every message")
     handler: dict[str, Any] = _setting({}, "class = module:Class; the other keys go to its constructor")

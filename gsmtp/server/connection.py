@@ -287,7 +287,7 @@ class Connection:
         """Send what is to be sent; whether there was anything. Raises ConnectionLost, Ended."""
         data = self._protocol.data_to_send()
         if data:
-            self.deadline = monotonic() + self._terms.timing.write
+            self.deadline = monotonic() + self._patience_with_replies()
             self._phase = _WRITING
             try:
                 self._transport.write(data)
@@ -296,6 +296,12 @@ class Connection:
             finally:
                 self._phase = _BUSY
         return bool(data)
+
+    def _patience_with_replies(self) -> float:
+        timing = self._terms.timing
+        if self._draining_since is None:
+            return timing.write
+        return timing.linger if self._draining_since == -NEVER else min(timing.write, timing.drain_silence)
 
     def run_hook(self, hook: Hook, timeout: float, *arguments: Any) -> tuple[Answer, bool]:
         """See Line. The deadline is thrown into the hook, which may be anywhere in its own code.
@@ -375,6 +381,8 @@ class Connection:
         timing = self._terms.timing
         if self._phase is _HANDSHAKE:
             self.deadline = min(self.deadline, now + timing.drain_login)
+        if self._phase is _WRITING:
+            self.deadline = min(self.deadline, now + timing.drain_silence)
         if self._phase is not _READING:
             return
         if self._protocol.state is State.AUTH:

@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         "--bind",
         action="append",
         metavar="URL",
-        help="smtp:// smtps:// lmtp:// HOST:PORT, smtp+unix:/PATH; may be repeated",
+        help="smtp:// smtps:// lmtp:// HOST:PORT, smtp+unix:/PATH; may be repeated; default: port 2525 of this machine",
     )
     add("-w", "--workers", type=int, metavar="N", help="worker processes; default: one for each usable core")
     add("-c", "--config", metavar="FILE", help="settings in TOML; the command line wins over it")

@@ -100,7 +100,7 @@ class Acceptor:
         self._farewell, self._busy = words.farewell, words.busy
         # The kernel gives the lowest descriptor that is free: one as high as this says that few are left.
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._last = limit - 1 - min(_SPARE, limit // 4)
+        self._last = math.inf if limit == resource.RLIM_INFINITY else limit - 1 - min(_SPARE, limit // 4)
         self._gate = gate
         self._limit = worker.plan.max_sessions
         self._linger = worker.plan.linger

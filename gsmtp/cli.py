@@ -8,15 +8,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import gsmtp
-from gsmtp import logs, settings
+from gsmtp import logs, settings, values
 from gsmtp.settings import Settings, SettingsError
 from workers import master
-from workers.plan import BindError, Listener, Plan, PlanError
+from workers.child import resolve_identity
+from workers.plan import BindError, Listener, Plan, PlanError, one_line
 from workers.sharedtable import table_size
 
 _FACTORY = "gsmtp.server.service:create"
@@ -26,6 +28,13 @@ _DEFAULT_HANDLER = "gsmtp.handlers.maildir:Maildir"
 # Settings with an option of their own.
 _SHORTHANDS: tuple[str, ...] = ("workers", "hostname", "tls", "certfile", "keyfile", "user", "group")
 _SHORTHANDS += ("log_file", "log_format", "log_level")
+
+# What --set cannot say.
+_ELSEWHERE = {
+    "bind": "--bind URL says that",
+    "listen": "--bind URL says that",
+    "handler": "MODULE:CLASS says that, and --option KEY=VALUE what goes to it",
+}
 
 _EPILOG = """\
 examples:
@@ -54,15 +63,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = make_plan(found)
         if options.check:
             return 1 if master.check(plan) else _say("the settings and the handler are in order")
-        logs.configure(found.log_format, "master", found.log_level, _log_handler(found))
+        logs.configure(found.log_format, "master", found.log_level, _log_handler(found, plan))
         return master.run(plan)
     except (SettingsError, PlanError, BindError) as error:
-        print(f"gsmtp-master: {error}", file=sys.stderr)
+        print(f"gsmtp-master: {one_line(str(error))}", file=sys.stderr)
         return 1
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {one_line(message)}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="gsmtp-master",
         description="Receive mail: bind, fork gevent workers, hand each message to a Python class.",
         epilog=_EPILOG,
@@ -76,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         "--bind",
         action="append",
         metavar="URL",
-        help="smtp:// smtps:// lmtp:// HOST:PORT, smtp+unix:/PATH; may be repeated",
+        help="smtp:// smtps:// lmtp:// HOST:PORT, smtp+unix:/PATH; may be repeated; default: port 2525 of this machine",
     )
     add("-w", "--workers", type=int, metavar="N", help="worker processes; default: one for each usable core")
     add("-c", "--config", metavar="FILE", help="settings in TOML; the command line wins over it")
@@ -101,24 +115,15 @@ def gather(options: argparse.Namespace) -> Settings:
     """The settings of a command line and the file it names. Raises SettingsError."""
     table: dict[str, Any] = {}
     if options.config is not None:
-        table = settings.read_file(options.config)
+        table = values.read_file(options.config)
         settings.build(table, f"{options.config}: ")
     for text in options.set:
         key, value = _pair("--set", text)
-        table[key] = settings.parse_value(value)
+        if key in _ELSEWHERE:
+            raise SettingsError(f"--set {text}: {_ELSEWHERE[key]}")
+        table[key] = settings.parse_value(key, value)
         _drop_from_listeners(table, key)
-    for key in (
-        "workers",
-        "hostname",
-        "tls",
-        "certfile",
-        "keyfile",
-        "user",
-        "group",
-        "log_file",
-        "log_format",
-        "log_level",
-    ):
+    for key in _SHORTHANDS:
         value = getattr(options, key)
         if value is not None:
             table[key] = value
@@ -141,6 +146,8 @@ def gather(options: argparse.Namespace) -> Settings:
     found = settings.build(table)
     for listen in found.listen:
         listen.hostname = listen.hostname or settings.default_hostname()
+    if found.log_file != "-":  # workers may have another directory
+        found.log_file = os.path.abspath(found.log_file)
     found.auth_secret = found.auth_secret or settings.default_auth_secret()
     found.check()
     return found
@@ -165,6 +172,7 @@ def make_plan(found: Settings) -> Plan:
         scheme, where, port = settings.parse_bind(listen.bind)
         unix = scheme in settings.UNIX_SCHEMES
         farewell = f"421 4.3.2 {listen.hostname} Service shutting down, try again\r\n".encode()
+        busy = f"421 4.3.2 {listen.hostname} Too many connections, try again later\r\n".encode()
         listeners.append(
             Listener(
                 name=listen.bind,
@@ -174,6 +182,7 @@ def make_plan(found: Settings) -> Plan:
                 mode=int(listen.mode, 8),
                 backlog=listen.backlog,
                 farewell=farewell,
+                busy=busy,
             )
         )
     plan = Plan(
@@ -193,11 +202,15 @@ def make_plan(found: Settings) -> Plan:
     return dataclasses.replace(plan, shared_memory=table_size(plan.slots, found.limit_entries))
 
 
-def _log_handler(found: Settings) -> logging.Handler | None:
+def _log_handler(found: Settings, plan: Plan) -> logging.Handler | None:
     if found.log_file == "-":
         return None
+    identity = resolve_identity(plan)
     try:
-        return logging.FileHandler(found.log_file)
+        handler = logging.FileHandler(found.log_file)
+        if identity is not None:  # the workers open it as who they become
+            os.chown(found.log_file, identity[0], identity[1])
+        return handler
     except OSError as error:
         raise SettingsError(f"log_file {found.log_file}: {error.strerror}") from None
 

@@ -8,37 +8,34 @@ listeners. Only values are looked at here; nothing is bound, imported or opened.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
-import json
+import ipaddress
+import os
 import re
 import secrets
 import socket
-import tomllib
-import types
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Any, Literal, get_type_hints
 
+from gsmtp import values
 from gsmtp.protocol.framing import BareNewlines
 from gsmtp.protocol.options import Options
+from gsmtp.values import SettingsError
+from gsmtp.values import setting as _setting
 
-_HOSTNAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.IPv]+\]")
+__all__ = ["Listen", "Settings", "SettingsError"]
+
+# RFC 5321 4.1.2: Domain = sub-domain *("." sub-domain), with the underscore that machines have in their names.
+# RFC 1035 2.3.4: a label has at most 63 octets, a name 255.
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_DOMAIN = re.compile(rf"(?=.{{1,255}}\Z){_LABEL}(?:\.{_LABEL})*")
+_CLASS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+# sockaddr_un's room for a path, less the NUL at its end.
+_UNIX_PATH = 107
 # lmtp has no port of its own (RFC 2033 5 forbids 25); 24 is what servers use.
 DEFAULT_PORTS = {"smtp": 25, "smtps": 465, "lmtp": 24}
 UNIX_SCHEMES = ("smtp+unix", "lmtp+unix")
-
-
-class SettingsError(ValueError):
-    """A setting is wrong; the message is one line for the user."""
-
-
-def _setting(default: Any, help: str, least: float | None = 0) -> Any:
-    """A field; `least` is the smallest number that is allowed."""
-    metadata = {"help": help, "least": least}
-    if isinstance(default, list | dict):
-        return field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(kw_only=True)
@@ -106,7 +103,9 @@ class Listen:
     limit_auth_interval: float = _setting(
         600.0, "seconds in which they count; a phone with an old password makes about 10", 1
     )
-    limit_ipv6_prefix: int = _setting(64, "bits of an IPv6 address that tell clients apart; one customer has 64", 1)
+    limit_ipv6_prefix: int = _setting(
+        64, "bits of an IPv6 address that tell clients apart; one customer has 64", 1, 128
+    )
     limit_exempt: list[str] = _setting(["127.0.0.0/8", "::1"], "networks that have no limits per address")
     command_timeout: float = _setting(300.0, "seconds until the next command; RFC 5321 says 5 minutes", 0.1)
     content_timeout: float = _setting(180.0, "seconds until the next octets of a message; RFC 5321: 3 minutes", 0.1)
@@ -118,7 +117,7 @@ class Listen:
     drain_transaction: float = _setting(30.0, "draining: seconds until an open transaction must have come to DATA")
     drain_content: float = _setting(300.0, "draining: seconds for the rest of a message")
     drain_silence: float = _setting(30.0, "draining: seconds without an octet of it")
-    backlog: int = _setting(2048, "connections that may wait to be accepted", 1)
+    backlog: int = _setting(2048, "connections that may wait to be accepted", 1, 2**31 - 1)
     mode: str = _setting("0666", "permissions of a unix socket, in octal")
 
 
@@ -126,18 +125,18 @@ class Listen:
 class Settings:
     """The whole server."""
 
-    workers: int = _setting(0, "worker processes; default: one for each usable core")
+    workers: int = _setting(0, "worker processes; default: one for each usable core", most=1000)
     user: str = _setting("", "workers run as this user (needs root)")
     group: str = _setting("", "and this group")
     chdir: str = _setting("", "the workers' directory, and the first place where handlers are sought")
     max_sessions: int = _setting(10_000, "connections per worker; further ones wait", 1)
     drain_timeout: float = _setting(660.0, "seconds from TERM until a worker ends whatever its sessions do", 1)
-    auth_secret: str = _setting("", "makes SCRAM.s salts for unknown users; default: from the machine's id")
-    limit_entries: int = _setting(16_384, "client addresses that a worker remembers; the oldest make room", 64)
+    auth_secret: str = _setting("", "makes SCRAM salts for users that do not exist; default: from the machine's id")
+    limit_entries: int = _setting(16_384, "client addresses that a worker remembers; the oldest make room", 64, 2**20)
     nameservers: list[str] = _setting([], "for reverse_lookup; default: those of /etc/resolv.conf")
     spool_directory: str = _setting("", "where messages larger than spool_memory wait; default: TMPDIR or /tmp")
     spool_memory: int = _setting(262_144, "octets of a message that are kept in memory")
-    log_file: str = _setting("-", "a file to append to, - for standard error")
+    log_file: str = _setting("-", "a file to append to, given to `user`; - for standard error")
     log_format: Literal["text", "json"] = _setting("text", "text or json, one line an event")
     log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "info has a line for every message")
     handler: dict[str, Any] = _setting({}, "class = module:Class; the other keys go to its constructor")
@@ -150,20 +149,24 @@ class Settings:
         for listen in self.listen:
             parse_bind(listen.bind)
             _check_listen(listen)
-        binds = [parse_bind(listen.bind) for listen in self.listen]
-        for at, bind in enumerate(binds):
-            # Port 0 is another free one each time; a unix socket has port 0 too.
-            if bind in binds[:at] and (bind[2] != 0 or bind[0] in UNIX_SCHEMES):
-                raise SettingsError(f"bind {self.listen[at].bind} is given twice")
+        taken = set()
+        for listen in self.listen:
+            scheme, where, port = parse_bind(listen.bind)
+            unix = scheme in UNIX_SCHEMES
+            place = (os.path.abspath(where) if unix else where, port)
+            if place in taken:
+                raise SettingsError(f"bind {listen.bind} is given twice")
+            if unix or port:  # port 0 is another free one each time
+                taken.add(place)
         name = self.handler.get("class", "")
-        if not isinstance(name, str) or not re.fullmatch(r"[\w.]+:[\w.]+", name):
-            raise SettingsError(f"handler class must be module:Class, not {name!r}")
+        if not isinstance(name, str) or not _CLASS.fullmatch(name):
+            raise SettingsError(f"handler class must be module:Class, not {values.shown(name)}")
 
 
 def _check_listen(listen: Listen) -> None:
     where = f"{listen.bind}: "
-    if not _HOSTNAME.fullmatch(listen.hostname) or len(listen.hostname) > 255:
-        raise SettingsError(f"{where}hostname is no domain name: {listen.hostname!r}")
+    if not _is_hostname(listen.hostname):
+        raise SettingsError(f"{where}hostname is no domain name: {values.shown(listen.hostname)}")
     if not listen.banner.isprintable() or not listen.banner.isascii() or len(listen.banner) > 200:
         raise SettingsError(f"{where}banner must be printable ASCII of at most 200 characters")
     _check_tls(listen, where)
@@ -173,6 +176,17 @@ def _check_listen(listen: Listen) -> None:
         raise SettingsError(f"{where}min_deliver_by must have nine digits at most")
     if not re.fullmatch(r"[0-7]{3,4}", listen.mode):
         raise SettingsError(f"{where}mode must be octal digits such as 0660, not {listen.mode!r}")
+
+
+def _is_hostname(text: str) -> bool:
+    """A domain, or an address literal (RFC 5321 4.1.3): "[192.0.2.1]", "[IPv6:2001:db8::1]"."""
+    if not text.startswith("["):
+        return _DOMAIN.fullmatch(text) is not None
+    address = text[1:-1].removeprefix("IPv6:")
+    try:
+        return text.endswith("]") and ipaddress.ip_address(address).version == (4 if address == text[1:-1] else 6)
+    except ValueError:
+        return False
 
 
 def _check_tls(listen: Listen, where: str) -> None:
@@ -185,7 +199,7 @@ def _check_tls(listen: Listen, where: str) -> None:
     if listen.keyfile and not listen.certfile:
         raise SettingsError(f"{where}keyfile without certfile")
     for name, pair in listen.certificates.items():
-        if not _HOSTNAME.fullmatch(name) or len(pair) not in (1, 2):
+        if not _DOMAIN.fullmatch(name) or len(pair) not in (1, 2):
             raise SettingsError(f"{where}certificates: {name!r} must be a name with [certfile, keyfile]")
 
 
@@ -244,10 +258,14 @@ def parse_bind(text: str) -> tuple[str, str, int]:
     if scheme in UNIX_SCHEMES:
         if not rest.startswith("/"):
             raise SettingsError(f"bind {text}: a unix socket needs an absolute path: {scheme}:/run/gsmtp.sock")
+        if len(os.fsencode(os.path.abspath(rest))) > _UNIX_PATH:
+            raise SettingsError(f"bind {text}: the path of a unix socket has at most {_UNIX_PATH} octets")
         return scheme, rest, 0
     if scheme not in DEFAULT_PORTS:
         schemes = "smtp://HOST:PORT, smtps://, lmtp://, smtp+unix:/PATH, lmtp+unix:/PATH"
         raise SettingsError(f"bind {text}: unknown scheme {scheme!r}; there are {schemes}")
+    if not rest:
+        raise SettingsError(f"bind {text!r}: HOST:PORT is wanted, such as [::]:25 or 127.0.0.1:2525")
     host, colon, port = rest.rpartition(":")
     if not colon or host.count("[") != host.count("]") or rest.endswith("]"):
         host, port = rest, str(DEFAULT_PORTS[scheme])
@@ -263,22 +281,12 @@ def parse_bind(text: str) -> tuple[str, str, int]:
     return scheme, host, int(port)
 
 
-def read_file(path: str) -> dict[str, Any]:
-    """The tables of a TOML file. Raises SettingsError."""
-    try:
-        with open(path, "rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: {error}") from None
-
-
 def build(table: Mapping[str, Any], where: str = "") -> Settings:
     """The settings that a TOML document gives. Raises SettingsError, with `where` in front."""
     own: dict[str, Any] = {}
     shared: dict[str, Any] = {}
     names = {item.name for item in dataclasses.fields(Listen)}
+    own_names = {item.name for item in dataclasses.fields(Settings)}
     for key, value in table.items():
         (shared if key in names - {"bind"} else own)[key] = value
     listens = own.pop("listen", [])
@@ -287,81 +295,25 @@ def build(table: Mapping[str, Any], where: str = "") -> Settings:
     handler = own.pop("handler", {})
     if not isinstance(handler, dict):
         raise SettingsError(f"{where}handler must be a table: [handler]")
-    for key, value in handler.items():
-        try:
-            json.dumps(value)
-        except TypeError:
-            raise SettingsError(f"{where}handler: {key} must not have dates or times in it: {value!r}") from None
-    settings = Settings(**_values(Settings, own, where), handler=handler)
-    _values(Listen, shared, where)
+    values.check_arguments(handler, f"{where}handler")
+    if "bind" in own:
+        raise SettingsError(f"{where}bind belongs into a [[listen]] table")
+    settings = Settings(**values.checked(Settings, own, where, names), handler=handler)
+    values.checked(Listen, shared, where)
     for at, each in enumerate(listens, 1):
         place = f"{where}listen {at}: "
         if "bind" not in each:
             raise SettingsError(f"{place}bind is missing")
-        settings.listen.append(Listen(**_values(Listen, {**shared, **each}, place)))
+        settings.listen.append(Listen(**values.checked(Listen, {**shared, **each}, place, own_names)))
     return settings
 
 
-def _values(kind: type, table: Mapping[str, Any], where: str) -> dict[str, Any]:
-    fields = {item.name: item for item in dataclasses.fields(kind)}
-    types_ = get_type_hints(kind)
-    values = {}
-    for key, value in table.items():
-        if key not in fields:
-            raise SettingsError(f"{where}unknown setting {key}{_suggestion(key, fields)}")
-        values[key] = _checked(f"{where}{key}", value, types_[key], fields[key].metadata["least"])
-    return values
-
-
-def _suggestion(key: str, names: Mapping[str, Any]) -> str:
-    known = {*names, *(item.name for item in dataclasses.fields(Listen))}
-    close = difflib.get_close_matches(key, known, 1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def _checked(name: str, value: Any, kind: Any, least: float | None) -> Any:
-    choices: list[Any] = []
-    wanted: list[type] = []
-    for part in get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,):
-        if get_origin(part) is Literal:
-            choices.extend(get_args(part))
-        else:
-            wanted.append(get_origin(part) or part)
-    if value in choices and not isinstance(value, bool):
-        return value
-    if float in wanted and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    fits = any(type(value) is each for each in wanted)
-    if fits and isinstance(value, dict):
-        fits = all(isinstance(each, list) and all(isinstance(x, str) for x in each) for each in value.values())
-    if fits and isinstance(value, list):
-        fits = all(isinstance(each, str) for each in value)
-    if not fits:
-        names = {
-            bool: "true or false",
-            int: "a whole number",
-            float: "a number",
-            str: "a text",
-            list: "a list of texts",
-        }
-        options = [names.get(each, each.__name__) for each in wanted] + [repr(choice) for choice in choices]
-        raise SettingsError(f"{name} must be {' or '.join(options)}, not {value!r}")
-    if least is not None and isinstance(value, int | float) and not isinstance(value, bool) and not value >= least:
-        raise SettingsError(f"{name} must be at least {least}, not {value}")
-    if isinstance(value, float) and value == float("inf"):
-        raise SettingsError(f"{name} must be finite")
-    if isinstance(value, str) and "\0" in value:
-        raise SettingsError(f"{name} must not hold NUL")
-    return value
-
-
-def parse_value(text: str) -> Any:
-    """A value from the command line: as TOML has it, or else the text itself."""
-    try:
-        document = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    return document["value"] if len(document) == 1 else text
+def parse_value(key: str, text: str) -> Any:
+    """The value of a setting as the command line has it: like TOML, but a text needs no quotes."""
+    for kind in (Settings, Listen):
+        if key in (kinds := get_type_hints(kind)):
+            return values.parse(text, kinds[key])
+    return values.parse(text)
 
 
 def default_hostname() -> str:

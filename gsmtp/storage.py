@@ -324,7 +324,7 @@ class _Commit(_Job):
                 write_all(file, [delivery.prefix, delivery.content])
             else:
                 write_all(file, [delivery.prefix])
-                _copy(self._sources[delivery.content[0]], file, delivery.content[1])
+                copy_file(self._sources[delivery.content[0]], file, delivery.content[1])
             if sync and hasattr(os, "posix_fadvise"):
                 # On Linux this starts the writeback and does not wait, so the syncs that follow find it under
                 # way. Pages that are dirty or being written are not dropped.
@@ -380,8 +380,8 @@ def write_all(file: int, pieces: Sequence[bytes]) -> None:
         rest = rest[os.write(file, rest) :]
 
 
-def _copy(source: int, target: int, size: int) -> None:
-    """`size` octets from offset 0 of `source` to where `target` stands."""
+def copy_file(source: int, target: int, size: int) -> None:
+    """`size` octets from offset 0 of `source` to where `target` stands, by the kernel where it can. Blocks. OSError."""
     offset = 0
     by_kernel = hasattr(os, "copy_file_range")
     while offset < size:

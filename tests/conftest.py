@@ -41,11 +41,12 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Live]]:
 
     It listens on a free port of 127.0.0.1 unless `binds` or the TOML says otherwise. `code` becomes the module `inbox`,
     whose class Inbox is the handler; without it, mail goes to the Maildir `maildir` of the server's directory. It is
-    ended with the test, which fails if processes are left over.
+    ended with the test, which fails if processes are left over. `preexec` is called in the new process.
     """
     running: list[Live] = []
 
     def serve(*arguments: str, toml: str = "", code: str = "", workers: int = 1, **more: Any) -> Live:
+        preexec = more.pop("preexec", None)
         directory = tmp_path / f"server{len(running)}"
         directory.mkdir()
         given = list(arguments)
@@ -59,7 +60,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Live]]:
             given.insert(0, "inbox:Inbox")
         for key, value in more.items():
             given += ["--set", f"{key}={value}"]
-        running.append(Live(directory, given, workers))
+        running.append(Live(directory, given, workers, preexec))
         return running[-1].until_ready()
 
     yield serve

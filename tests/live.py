@@ -58,15 +58,22 @@ def run(*arguments: str, directory: Path, patience: float = PATIENCE, **more: An
     return subprocess.run(command(*arguments), timeout=patience, **options)
 
 
-def _heed_sigint() -> None:
-    # A shell starts background jobs with SIGINT ignored, and the master leaves it so.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _prepared(more: Callable[[], object] | None) -> Callable[[], None]:
+    def prepare() -> None:
+        # A shell starts background jobs with SIGINT ignored, and the master leaves it so.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if more is not None:
+            more()
+
+    return prepare
 
 
 class Live:
     """One server. `directory` is its current one, where it finds handlers; `address` its first listener's."""
 
-    def __init__(self, directory: Path, arguments: Sequence[str], workers: int) -> None:
+    def __init__(
+        self, directory: Path, arguments: Sequence[str], workers: int, preexec: Callable[[], object] | None = None
+    ) -> None:
         self.directory = directory
         self.output = directory / "output"
         self.log_path = self.output
@@ -83,7 +90,7 @@ class Live:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_heed_sigint,
+                preexec_fn=_prepared(preexec),
             )
 
     @property

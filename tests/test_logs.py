@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import grp
 import json
+import logging
+import os
+import pwd
 import re
+import time
 from collections.abc import Callable
+from pathlib import Path
 
+import gevent
 import pytest
 from live import Live, json_lines
 
 from gsmtp import logs
+from gsmtp.server.eventlog import EventLog
 
 EVENT = re.compile(
     r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (?:master|worker-\d+) [\w.]+"
@@ -90,7 +99,7 @@ def test_ids(serve: Callable[..., Live]) -> None:
     records = json_lines(live.log)
     by_session: dict[str, list[str]] = {}
     for record in records:
-        if record["process"] == "master":
+        if record["process"] == "master" or record["event"] == "gsmtp.handler":
             assert "session" not in record
             continue
         by_session.setdefault(record["session"], []).append(record["event"])
@@ -144,6 +153,50 @@ def test_a_file(serve: Callable[..., Live]) -> None:
     assert live.stop() == 0
     assert " message " in live.log
     assert live.output.read_text() == ""
+
+
+def test_a_relative_file_is_the_same_for_all(serve: Callable[..., Live], tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    live = serve("--log-file", "own.log", chdir=tmp_path / "elsewhere")
+    with live.connect() as talk:
+        assert talk.deliver(b"x\r\n").startswith("250")
+    assert live.stop() == 0
+    assert " master workers " in live.log
+    assert " worker-0 message " in live.log
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_the_file_belongs_to_those_who_write_it(serve: Callable[..., Live]) -> None:
+    group = grp.getgrgid(pwd.getpwnam("nobody").pw_gid)
+    live = serve("--log-file", "own.log", "--group", group.gr_name)
+    assert live.log_path.stat().st_gid == group.gr_gid
+    with live.connect() as talk:
+        assert talk.deliver(b"x\r\n").startswith("250")
+
+
+def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_all() -> None:
+    """Whoever shares standard error may have made it non-blocking."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    log = EventLog("text", "worker-0", "info", f"/dev/fd/{writer}")
+    os.set_blocking(log._descriptor, False)
+    try:
+        for number in range(3000):
+            log.event("event", number=number, long="x" * (20_000 if number % 300 == 0 else 50))
+        found = b""
+        os.set_blocking(reader, False)
+        deadline = time.monotonic() + 10
+        while found.count(b"\n") < 3000 and time.monotonic() < deadline:
+            gevent.sleep(0.001)
+            with contextlib.suppress(BlockingIOError):
+                found += os.read(reader, 3000)
+    finally:
+        logging.getLogger().handlers.clear()
+        os.close(reader)
+        os.close(writer)
+    assert found.count(b"\n") == 3000
+    numbers = re.findall(rb" event number=(\d+) ", found)
+    assert numbers == [b"%d" % number for number in range(3000)]
 
 
 def test_what_is_not_plain_is_escaped() -> None:

@@ -89,6 +89,10 @@ def test_bare_newlines(value: object) -> None:
         {"allow_bare_newlines": 1},
         {"mixed_results": True},
         {"max_recipients": 99},
+        {"limit_ipv6_prefix": 129},
+        {"workers": 1001},
+        {"command_timeout": 1e9},
+        {"max_message_size": 2**53 + 1},
         {"max_recipients": 100.0},
         {"max_recipients": "100"},
         {"hide": "SIZE"},
@@ -117,7 +121,14 @@ def test_refused(table: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize(
-    "binds", [["smtp://a:1", "a:1"], ["smtp+unix:/x", "smtp+unix:/x"], ["[::1]:1", "smtp://[::1]:1"]]
+    "binds",
+    [
+        ["smtp+unix:/x", "lmtp+unix:/y/../x"],
+        ["smtp://a:1", "a:1"],
+        ["smtp+unix:/x", "smtp+unix:/x"],
+        ["[::1]:1", "smtp://[::1]:1"],
+        ["a:1", "lmtp://a:1"],
+    ],
 )
 def test_twice_the_same(binds: list[str]) -> None:
     found = build({"handler": {"class": "a:B"}, "listen": [{"bind": bind, "hostname": "x"} for bind in binds]})
@@ -143,10 +154,64 @@ def test_any_free_port_may_be_asked_for_twice() -> None:
         ("", ""),
         ("1\nb = 2", "1\nb = 2"),
         ("x # y", "x # y"),
+        ("[" * 10_000, "[" * 10_000),
     ],
 )
 def test_values_of_the_command_line(text: str, value: object) -> None:
-    assert parse_value(text) == value
+    assert parse_value("unknown", text) == value
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("tls_minimum", "1.3", "1.3"),
+        ("banner", "42", "42"),
+        ("banner", "2020-01-01", "2020-01-01"),
+        ("banner", '"42"', "42"),
+        ("user", "true", "true"),
+        ("allow_bare_newlines", "true", True),
+        ("allow_bare_newlines", "fix", "fix"),
+        ("workers", "42", 42),
+        ("hide", '["SIZE"]', ["SIZE"]),
+    ],
+)
+def test_texts_of_the_command_line_need_no_quotes(key: str, text: str, value: object) -> None:
+    assert parse_value(key, text) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "good"),
+    [
+        ("mx.example.org", True),
+        ("localhost", True),
+        ("my_host-1", True),
+        ("a" * 63 + ".b", True),
+        ("[192.0.2.1]", True),
+        ("[IPv6:2001:db8::1]", True),
+        ("a" * 64 + ".b", False),
+        ("a." * 127 + "bc", False),
+        ("a..b", False),
+        (".a", False),
+        ("a.", False),
+        ("-a", False),
+        ("a-", False),
+        ("a b", False),
+        ("a\n", False),
+        ("é.example", False),
+        ("[]", False),
+        ("[192.0.2.256]", False),
+        ("[2001:db8::1]", False),
+        ("[IPv6:192.0.2.1]", False),
+        ("[192.0.2.1", False),
+    ],
+)
+def test_hostnames(name: str, good: bool) -> None:
+    found = build({"handler": {"class": "a:B"}, "listen": [{"bind": "a:1", "hostname": name}]})
+    if good:
+        found.check()
+    else:
+        with pytest.raises(SettingsError, match="hostname is no domain name"):
+            found.check()
 
 
 def test_to_the_workers_and_back() -> None:

@@ -160,6 +160,41 @@ def test_many_share_the_syncs(box: Path, store: Store, monkeypatch: pytest.Monke
     assert max(beats) < 0.5
 
 
+def test_the_order_of_what_makes_a_file_durable(box: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file is synced before it is renamed, its directory after that, and only then does commit return."""
+    other = make_box(tmp_path / "other")
+    done: list[tuple[str, str]] = []
+    fsync, rename = os.fsync, os.rename
+
+    def noting_fsync(file: int) -> None:
+        path = os.readlink(f"/proc/self/fd/{file}")
+        size = os.fstat(file).st_size
+        fsync(file)
+        done.append(("sync", path if os.path.isdir(path) else f"{path} {size}"))
+
+    def noting_rename(source: str, target: str) -> None:
+        rename(source, target)
+        done.append(("rename", source))
+
+    monkeypatch.setattr(os, "fsync", noting_fsync)
+    monkeypatch.setattr(os, "rename", noting_rename)
+    store = Store()
+
+    def commit(number: int) -> None:
+        store.commit([delivery(each, str(number), b"12345", b"head") for each in (box, other)])
+        done.append(("returned", str(number)))
+
+    gevent.joinall([gevent.spawn(commit, number) for number in range(5)], raise_error=True)
+    store.close()
+    for number in range(5):
+        returned = done.index(("returned", str(number)))
+        for each in (box, other):
+            file = f"{each}/tmp/{number}"
+            synced, renamed = done.index(("sync", f"{file} 9")), done.index(("rename", file))
+            directory = max(at for at, what in enumerate(done[:returned]) if what == ("sync", f"{each}/new"))
+            assert synced < renamed < directory < returned
+
+
 def test_a_killed_greenlet_leaves_the_commit_to_the_thread(box: Path, store: Store) -> None:
     data = random.Random(1).randbytes(2_000_000)
     file = source(data)

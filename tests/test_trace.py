@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +29,40 @@ def test_field() -> None:
         b"\tfor <r0@c.example>;\r\n"
         b"\tThu, 01 Jan 1970 00:00:00 -0000\r\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "utf8", "protocol"),
+    [
+        # RFC 5321 has ESMTP as soon as the client said EHLO; RFC 3848 has no word for HELO with TLS or AUTH.
+        ("", False, "SMTP"),
+        ("T", False, "SMTP"),
+        ("E", False, "ESMTP"),
+        ("ET", False, "ESMTPS"),
+        ("EA", False, "ESMTPA"),
+        ("ETA", False, "ESMTPSA"),
+        ("EL", False, "LMTP"),
+        ("ELT", False, "LMTPS"),
+        ("ELA", False, "LMTPA"),
+        ("ELTA", False, "LMTPSA"),
+        ("E", True, "UTF8SMTP"),
+        ("ET", True, "UTF8SMTPS"),
+        ("EA", True, "UTF8SMTPA"),
+        ("ETA", True, "UTF8SMTPSA"),
+        ("EL", True, "UTF8LMTP"),
+        ("ELT", True, "UTF8LMTPS"),
+        ("ELA", True, "UTF8LMTPA"),
+        ("ELTA", True, "UTF8LMTPSA"),
+    ],
+)
+def test_with(kind: str, utf8: bool, protocol: str) -> None:
+    """RFC 3848 and RFC 6531 4.3, for EHLO, LMTP, TLS, AUTH and SMTPUTF8 in every combination."""
+    envelope = make("client.example", utf8=utf8)
+    session = envelope.session
+    session.esmtp, session.lmtp = "E" in kind, "L" in kind
+    session.user = "someone" if "A" in kind else None
+    session.tls = SimpleNamespace(peer={}, channel_bindings={}) if "T" in kind else None
+    assert f"\tby mx.example.org with {protocol} id E1\r\n".encode() in received(envelope, "mx.example.org")
 
 
 def test_recipients_are_not_shown_to_each_other() -> None:

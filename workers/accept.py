@@ -1,8 +1,9 @@
 """Accepting connections in a worker, in fair shares with the other workers.
 
 Promises: one accept per wake-up and listener; a worker with more sessions than others waits a little before
-it accepts, but never refuses; a full worker accepts nothing; trouble with accept (no descriptors, no
-memory) means waiting, never spinning or dying. The callbacks run in gevent's hub: they never block, switch
+it accepts, but never refuses; a full worker accepts nothing; one that runs out of descriptors says so to
+newcomers and keeps some for its sessions; trouble with accept (no memory) means waiting, never spinning or
+dying. The callbacks run in gevent's hub: they never block, switch
 or log. Must not know: what a session does, why a drain began. Weak: idle workers all wake for one
 connection, and all but one find nothing there.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import math
+import resource
 import time
 from collections.abc import Callable
 from socket import AF_UNIX
@@ -20,7 +22,7 @@ import gevent
 from gevent.monkey import get_original
 from gevent.socket import wait_read
 
-from workers.plan import Plan
+from workers.plan import Listener, Plan
 from workers.scoreboard import Scoreboard, Scores
 from workers.sockets import discard, say_farewell
 
@@ -34,6 +36,9 @@ Handle = Callable[["Socket", Any], None]
 _plain_socket = get_original("socket", "socket")
 _READ = 1  # libev's EV_READ, which gevent's loop.io takes
 _ACCEPT_PAUSE = 0.1  # after a failed accept: descriptors and memory come back when sessions end, not at once
+# Descriptors that newcomers do not get: the spool, the files that a handler writes, farewells under way. A quarter
+# where there are few.
+_SPARE = 64
 # accept(2): errors of the one connection, already pending on it; the next one may be fine.
 _CONNECTION_ERRORS = {
     getattr(errno, name)
@@ -82,18 +87,20 @@ class Gate:
 
 
 class Acceptor:
-    """Accepts on one listener: `serve` gives each connection to the handle in a greenlet of its own,
-    `dismiss` only
+    """Accepts on one listener: `serve` gives each connection to the handle in a greenlet of its own, `dismiss` only
     says farewell to each, `pause` leaves them to others, `close` ends it."""
 
-    def __init__(self, worker: Worker, listener: Socket, handle: Handle, farewell: bytes, gate: Gate) -> None:
+    def __init__(self, worker: Worker, listener: Socket, handle: Handle, words: Listener, gate: Gate) -> None:
         self._worker = worker
         self._listener = listener
         self._take = listener._accept  # type: ignore[attr-defined]  # (descriptor, address): one system call
         self._kind = (listener.family, listener.type, listener.proto)
         self._no_address = listener.family == AF_UNIX
         self._handle = handle
-        self._farewell = farewell
+        self._farewell, self._busy = words.farewell, words.busy
+        # The kernel gives the lowest descriptor that is free: one as high as this says that few are left.
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._last = math.inf if limit == resource.RLIM_INFINITY else limit - 1 - min(_SPARE, limit // 4)
         self._gate = gate
         self._limit = worker.plan.max_sessions
         self._linger = worker.plan.linger
@@ -102,6 +109,7 @@ class Acceptor:
         self._timer: Any = None
         self._react: Callable[[], None] = self._readable
         self.goodbyes = 0
+        self.turned_away = 0
         self.failures = 0
         self.last_failure: OSError | None = None
 
@@ -139,7 +147,13 @@ class Acceptor:
 
     def _serve_one(self) -> None:
         sock = self._accept()
-        if sock is not None:
+        if sock is None:
+            return
+        if sock[0].fileno() > self._last:
+            self.turned_away += 1
+            self.goodbyes += 1
+            gevent.spawn(self._goodbye, sock[0], self._busy)
+        else:
             worker = self._worker
             worker.session_begins()
             gevent.spawn(worker.session, self._handle, *sock)
@@ -150,7 +164,7 @@ class Acceptor:
         sock = self._accept()
         if sock is not None:
             self.goodbyes += 1
-            gevent.spawn(self._goodbye, sock[0])
+            gevent.spawn(self._goodbye, sock[0], self._farewell)
 
     def _accept(self) -> tuple[Socket, Any] | None:
         try:
@@ -181,9 +195,9 @@ class Acceptor:
         else:
             self._serve_one()
 
-    def _goodbye(self, sock: Socket) -> None:
+    def _goodbye(self, sock: Socket, word: bytes) -> None:
         try:
-            if say_farewell(sock, self._farewell):
+            if say_farewell(sock, word):
                 deadline = time.monotonic() + self._linger
                 while not discard(sock) and (left := deadline - time.monotonic()) > 0:
                     wait_read(sock.fileno(), left)

@@ -21,7 +21,9 @@ def load(name: str) -> Any:
     try:
         found: Any = importlib.import_module(module_name)
     except SyntaxError as error:
-        raise BootError(f"cannot load {name}: {error.filename}, line {error.lineno}: {error.msg}") from error
+        # A NUL in the source has no place.
+        place = f"{error.filename}, line {error.lineno}: " if error.filename else f"module {module_name}: "
+        raise BootError(f"cannot load {name}: {place}{error.msg}") from error
     except ImportError as error:
         raise BootError(f"cannot load {name}: {error}{_where(error, module_name)}") from error
     for part in path.split("."):

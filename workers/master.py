@@ -28,7 +28,7 @@ from typing import Any
 from workers.child import Child, Crew, Identity, Phase, exit_status, how_ended, resolve_identity
 from workers.plan import Plan, PlanError
 from workers.scoreboard import Scoreboard, Slot, State, shared_file
-from workers.sockets import BoundListener, bind_all, close_all
+from workers.sockets import BoundListener, bind_all, check_all, close_all
 
 log = logging.getLogger("workers")
 
@@ -65,12 +65,13 @@ def run(plan: Plan, ready: Callable[[list[str]], None] | None = None) -> int:
 
 
 def check(plan: Plan) -> int:
-    """Start one worker far enough to run the factory, and bind nothing.
+    """Start one worker far enough to run the factory, and look at what is to be bound without listening there.
 
-    Returns 0, or the worker's exit status; what it had to say is on stderr. Raises PlanError.
+    Returns 0, or the worker's exit status; what is wrong is on stderr or in the log. Raises BindError, PlanError.
     """
     _open_standard_descriptors()
     identity = resolve_identity(plan)
+    check_all(plan.listeners)
     board = Scoreboard.create(plan.slots, plan.counters)
     death, alive = os.pipe()
     listeners = [(-1, listener.path or f"{listener.host}:{listener.port}") for listener in plan.listeners]
@@ -78,20 +79,28 @@ def check(plan: Plan) -> int:
     crew = Crew(plan, identity, listeners, board.fd, death, -1, shared, checking=True)
     try:
         child = crew.start(0, 0)
-        try:
-            return exit_status(child.process.wait(plan.boot_timeout))
-        except subprocess.TimeoutExpired:
-            child.lose_patience(time.monotonic())
-            try:
-                return exit_status(child.process.wait(plan.kill_after))
-            except subprocess.TimeoutExpired:
-                child.process.kill()
-                return exit_status(child.process.wait())
+        status = _patient(child, plan)
+        finished = board.slot(0).state is State.READY
+        if status < 0 or (status == 0 and not finished):  # it could not, or did not, say anything itself
+            log.error("%s died: %s, never ready", child, how_ended(status))
+        return exit_status(status) or (0 if finished else 1)
+    except OSError as error:
+        raise PlanError(f"cannot start a worker: {error.strerror}: {error.filename}") from None
     finally:
         crew.close()
         for fd in (death, alive, board.fd, shared):
             if fd >= 0:
                 os.close(fd)
+
+
+def _patient(child: Child, plan: Plan) -> int:
+    """Wait for a worker that only checks, and end it when it takes too long; its Popen returncode."""
+    for limit in (plan.boot_timeout, plan.kill_after):
+        try:
+            return child.process.wait(limit)
+        except subprocess.TimeoutExpired:
+            child.lose_patience(time.monotonic())
+    return child.process.wait()
 
 
 @dataclass
@@ -215,6 +224,19 @@ class Master:
                 log.error("%s; next one %s", text, f"in {wait:.1f} s" if wait else "now")
             else:
                 log.info("%s", text)
+        self._reap_strangers()
+
+    def _reap_strangers(self) -> None:
+        """As PID 1 of a container the master inherits what others leave: without this they would stay as zombies."""
+        if os.getpid() != 1:
+            return
+        known = {child.process.pid for child in self.children}
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if found is None or found.si_pid in known:  # one of ours: the next round has it, and looks again
+                    return
+                os.waitpid(found.si_pid, 0)
 
     def _judge(self, child: Child, now: float) -> float:
         """How long the slot of a worker that died must stay empty."""

@@ -15,6 +15,7 @@ import re
 from dataclasses import asdict, dataclass, field, fields
 
 _FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+_WORDS = ("farewell", "busy")
 # Room for TTIN and for replacements that run beside those they replace.
 _SPARE_SLOTS = 64
 
@@ -38,6 +39,11 @@ class BootError(Exception):
     def __init__(self, message: str, status: int = 4) -> None:
         super().__init__(message)
         self.status = status
+
+
+def one_line(text: str) -> str:
+    """`text` for a message of one line: white space made single, what cannot be printed a "?"."""
+    return "".join(each if each.isprintable() else "?" for each in " ".join(text.split()))
 
 
 def usable_cores() -> int:
@@ -71,6 +77,8 @@ class Listener:
               gunicorn.
     farewell  what a connection gets that nobody will serve any more, since the server ends. b"" closes in
               silence.
+    busy      the same for a connection that this process has no descriptors for: some are kept for what the
+              sessions need themselves.
     """
 
     name: str
@@ -80,6 +88,7 @@ class Listener:
     mode: int = 0o666
     backlog: int = 2048
     farewell: bytes = b""
+    busy: bytes = b""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -180,7 +189,8 @@ class Plan:
         """This plan as JSON text."""
         content = asdict(self)
         for listener in content["listeners"]:
-            listener["farewell"] = listener["farewell"].decode("latin-1")
+            for words in _WORDS:
+                listener[words] = listener[words].decode("latin-1")
         return json.dumps(content)
 
     @classmethod
@@ -190,7 +200,7 @@ class Plan:
         content["counters"] = tuple(content["counters"])
         content["files"] = tuple(content["files"])
         content["listeners"] = tuple(
-            Listener(**{**listener, "farewell": listener["farewell"].encode("latin-1")})
+            Listener(**{**listener, **{words: listener[words].encode("latin-1") for words in _WORDS}})
             for listener in content["listeners"]
         )
         return cls(**content)

@@ -8,6 +8,7 @@ masters that start at the same instant on the same stale unix socket can take it
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import logging
 import os
@@ -73,6 +74,22 @@ def bind_all(listeners: Sequence[Listener]) -> list[BoundListener]:
     return bound
 
 
+def check_all(listeners: Sequence[Listener]) -> None:
+    """Raise the BindError that `bind_all` would, as far as it can be told without listening.
+
+    An address in use is no mistake here: it may be this same server that runs.
+    """
+    for listener in listeners:
+        try:
+            if listener.path:
+                _check_unix(listener)
+            else:
+                _bind_tcp(listener, listeners).close()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise BindError(listener.name, _reason(error)) from None
+
+
 def close_all(bound: Sequence[BoundListener], linger: float) -> None:
     """Accept what still waits, close the listeners, say farewell; takes `linger` seconds at most, in all.
 
@@ -136,24 +153,33 @@ def drop_newcomers(sock: socket.socket) -> None:
 def _bind(listener: Listener, all_listeners: Sequence[Listener]) -> BoundListener:
     if listener.path:
         return _bind_unix(listener)
+    sock = _bind_tcp(listener, all_listeners)
+    try:
+        sock.listen(listener.backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return BoundListener(listener, sock)
+
+
+def _bind_tcp(listener: Listener, all_listeners: Sequence[Listener]) -> socket.socket:
     host = listener.host or "::"
     found = socket.getaddrinfo(host, listener.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, protocol, _, address = found[0]
+    family, address = found[0][0], found[0][4]
     shared = host == "::" and not any(
         other.host and ":" not in other.host and other.port == listener.port != 0 for other in all_listeners
     )
     try:
-        sock = _bind_tcp(family, kind, protocol, address, listener.backlog, shared)
+        return _bound(family, address, shared)
     except OSError as error:
         # A system without IPv6 (as in many containers): "everything" is then everything in IPv4.
         if not shared or error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             raise
-        sock = _bind_tcp(socket.AF_INET, kind, protocol, ("0.0.0.0", listener.port), listener.backlog, shared=False)
-    return BoundListener(listener, sock)
+        return _bound(socket.AF_INET, ("0.0.0.0", listener.port), shared=False)
 
 
-def _bind_tcp(family: int, kind: int, protocol: int, address: object, backlog: int, shared: bool) -> socket.socket:
-    sock = socket.socket(family, kind, protocol)
+def _bound(family: int, address: object, shared: bool) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
@@ -162,7 +188,6 @@ def _bind_tcp(family: int, kind: int, protocol: int, address: object, backlog: i
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setblocking(False)
         sock.bind(address)  # type: ignore[arg-type]
-        sock.listen(backlog)
     except BaseException:
         sock.close()
         raise
@@ -188,13 +213,26 @@ def _bind_unix(listener: Listener) -> BoundListener:
     return BoundListener(listener, sock, path)
 
 
+def _check_unix(listener: Listener) -> None:
+    path = os.path.abspath(listener.path)
+    directory = os.path.dirname(path)
+    os.stat(os.path.join(directory, ""))  # with the slash: that it is a directory
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    with contextlib.suppress(FileNotFoundError):
+        _check_socket(listener.name, path)
+
+
+def _check_socket(name: str, path: str) -> None:
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        raise BindError(name, f"{path} exists and is not a socket")
+
+
 def _remove_stale(name: str, path: str) -> None:
     try:
-        mode = os.lstat(path).st_mode
+        _check_socket(name, path)
     except FileNotFoundError:
         return
-    if not stat.S_ISSOCK(mode):
-        raise BindError(name, f"{path} exists and is not a socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:

@@ -16,6 +16,7 @@ import contextlib
 import faulthandler
 import json
 import logging
+import math
 import mmap
 import os
 import resource
@@ -34,7 +35,7 @@ from gevent.monkey import get_original
 
 from workers.accept import Acceptor, Gate, Handle
 from workers.load import load
-from workers.plan import BootError, Plan
+from workers.plan import BootError, Plan, one_line
 from workers.scoreboard import (
     ACCEPTED,
     BEAT,
@@ -72,9 +73,9 @@ class Mission:
 
     listeners  (descriptor, address) of each listener in the plan; descriptor -1 in a check, where nothing
                is bound.
-        files      (path, descriptor) of each file that the plan names.
-        shared_fd  the memory that workers share, -1 for none.
-        identity   (uid, gid, groups) or None.
+    files      (path, descriptor) of each file that the plan names.
+    shared_fd  the memory that workers share, -1 for none.
+    identity   (uid, gid, groups) or None.
     checking   end after the factory.
     """
 
@@ -147,7 +148,7 @@ class Worker:
         self._drain_asked = self._stop_asked = self._orphaned = False
         self._calls: dict[State, list[Callable[[], object]]] = {State.DRAINING: [], State.STOPPING: []}
         self._exit_calls: list[Callable[[], object]] = []
-        self._logged_failures = (0, -_QUIET)
+        self._logged = (0, 0), -math.inf
         self._row[PID] = os.getpid()
         self._row[GENERATION] = generation
         self._row[STARTED] = time.monotonic()
@@ -194,11 +195,12 @@ class Worker:
         self._death.stop()
         self._death.start(self._master_died)
         if self.checking:
+            self._set_state(State.READY)
             return
         for listener, (fd, _), handle in zip(plan.listeners, mission.listeners, handles, strict=True):
             sock = get_original("socket", "socket")(fileno=fd)
             sock.setblocking(False)
-            self._acceptors.append(Acceptor(self, sock, handle, listener.farewell, self._gate))
+            self._acceptors.append(Acceptor(self, sock, handle, listener, self._gate))
 
     def serve(self) -> None:
         """Accept until a signal or the master's death, then drain or stop. The process may then end."""
@@ -311,7 +313,7 @@ class Worker:
     def _set_state(self, state: State) -> None:
         self._row[SCORE] = self.sessions if state is State.READY else float("inf")
         self._row[STATE] = state
-        if not self.checking:
+        if self._mission.status_fd >= 0:
             with contextlib.suppress(OSError):  # full: the master has enough to wake up for; gone: nobody to tell
                 os.write(self._mission.status_fd, b".")
 
@@ -344,12 +346,16 @@ class Worker:
         self._gate.refresh()
 
     def _report_failures(self) -> None:
-        before, when = self._logged_failures
-        failures = sum(acceptor.failures for acceptor in self._acceptors)
-        if failures > before and time.monotonic() - when >= _QUIET:
-            self._logged_failures = failures, time.monotonic()
+        (failures, away), when = self._logged
+        now = (sum(a.failures for a in self._acceptors), sum(a.turned_away for a in self._acceptors))
+        if now == (failures, away) or time.monotonic() - when < _QUIET:
+            return
+        self._logged = now, time.monotonic()
+        if now[0] > failures:
             error = next(a.last_failure for a in self._acceptors if a.last_failure is not None)
-            log.error("worker %d cannot accept: %s (%d times)", self.slot, error, failures - before)
+            log.error("worker %d cannot accept: %s (%d times)", self.slot, error, now[0] - failures)
+        if now[1] > away:
+            log.error("worker %d has no descriptors left: %d turned away", self.slot, now[1] - away)
 
 
 def main(arguments: list[str]) -> int:
@@ -369,7 +375,7 @@ def main(arguments: list[str]) -> int:
     try:
         worker.boot()
     except BootError as error:
-        print(error, file=sys.stderr)
+        print(one_line(str(error)), file=sys.stderr)
         return error.status
     except Exception:
         traceback.print_exc()

@@ -53,8 +53,8 @@ class Boxes:
     """A path template: "/var/mail/{domain}/{local}", or "/var/mail/{address}", which is short for
     "{local}@{domain}".
 
-    `root` is the deepest directory that holds all boxes; `single` says that there is one box, and the root is
-    it. `pattern` is for `glob`: it matches every box. A brace that is meant is doubled.
+    `template` is what was given, `root` is the deepest directory that holds all boxes; `single` says that there is one
+    box, and the root is it. `pattern` is for `glob`: it matches every box. A brace that is meant is doubled.
 
     Raises ValueError for a template that is empty, has an unknown placeholder, lets two addresses run into
     one another because nothing stands between two placeholders that cannot be part of an address, or has too
@@ -69,6 +69,7 @@ class Boxes:
             parsed = list(string.Formatter().parse(template.replace("{address}", "{local}@{domain}")))
         except ValueError as error:
             raise ValueError(f"{says} is not a template: {error}") from None
+        self.template = template
         self._parts: list[tuple[str, str | None]] = []
         before = False
         for literal, name, form, conversion in parsed:

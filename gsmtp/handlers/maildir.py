@@ -7,7 +7,8 @@ recipients were named.
 A stored file is Return-Path, Delivered-To for each recipient who has this box, the trace lines of the server,
 and then the content as it was sent, octet for octet: its CRLF line ends stay. (A box that several recipients
 share names them all. It has one owner, so that tells no Bcc to a stranger.) Names follow
-https://cr.yp.to/proto/maildir.html.
+https://cr.yp.to/proto/maildir.html, with the size as Maildir++ has it (",S=", octets of the file), so that readers
+and quotas need not ask the file system.
 
 It must not know: SMTP beyond envelope and reply, how files become durable (gsmtp/storage.py), how addresses
 become paths (gsmtp/handlers/boxes.py). Where it is weak: with a path by address and no list of domains, every
@@ -21,6 +22,7 @@ import contextlib
 import errno
 import glob
 import itertools
+import logging
 import os
 import re
 import secrets
@@ -38,11 +40,15 @@ from gsmtp.handlers.boxes import Boxes
 from gsmtp.reply import Reject
 from gsmtp.storage import Delivery, Store, sync_directory
 
+logger = logging.getLogger("gsmtp.handler")
+
 # Boxes that need no look before use. Forgetting them costs a few system calls for each that comes again;
 # there is a bound because with a catch-all strangers name the boxes.
 _REMEMBERED = 10_000
 # Octets, over all copies: nobody's small mail waits in a batch for more. Boxes are made on that side too.
 _LARGE = 1 << 20
+# Seconds. What a crash leaves is rare and small; looking for it reads every box.
+_SWEEP_INTERVAL = 6 * 3600.0
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _FLAGS = {
     "true": True,
@@ -64,10 +70,11 @@ class Maildir(Handler):
     `fsync`: False answers 250 before the disk has the mail; for tests and for mail that may be lost.
     `threads`: how many batches of mail each worker writes at a time. One makes the largest batches; more help
     where a sync takes long and many can run side by side. Large mail has a thread of its own beside them.
-    `sweep_hours`: files in tmp/ older than this are removed at start: 36, from the Maildir specification; 0
-    for never.
+    `sweep_hours`: files in tmp/ older than this, which crashes left, are removed at start and then every few hours,
+    by one worker: 36, from the Maildir specification; 0 for never.
 
-    Each option may be a string, as it comes from the command line. Raises ValueError for a wrong one.
+    Each option may be a string, as it comes from the command line. Raises ValueError for a wrong one, OSError for a
+    path that cannot be written, as far as that can be told without making anything.
     """
 
     def __init__(
@@ -81,6 +88,7 @@ class Maildir(Handler):
         if not isinstance(path, str):
             raise ValueError(f"path of a Maildir is a string, not {path!r}")
         self._boxes = Boxes(path)
+        _look(self._boxes.root)
         self._domains = _domains(domains)
         self._fsync = _flag("fsync", fsync)
         self._sweep_age = _number("sweep_hours", sweep_hours, 0) * 3600
@@ -88,6 +96,7 @@ class Maildir(Handler):
         self._large = Store(sync=self._fsync)
         self._ready: set[str] = set()
         self._counter = itertools.count(1)
+        self._sweeper: Any = None
         self._unique = self._host = ""
 
     def on_start(self, worker: Any) -> None:
@@ -102,13 +111,22 @@ class Maildir(Handler):
                 _make_directories(root)
             tempfile.TemporaryFile(dir=os.path.join(root, "tmp") if self._boxes.single else root).close()
         except OSError as error:
-            text = f"the Maildir cannot be written: {error.strerror}"
-            raise OSError(error.errno, text, os.path.abspath(root)) from None
+            raise _unwritable(error.errno, root) from None
+        if getattr(worker, "slot", 0) != 0:
+            return
+        logger.info("mail is stored in %s", os.path.abspath(self._boxes.template))
         if self._sweep_age:
-            gevent.get_hub().threadpool.spawn(_sweep, self._boxes.pattern, time.time() - self._sweep_age)
+            self._sweeper = gevent.spawn(self._sweep_for_ever)
+
+    def _sweep_for_ever(self) -> None:
+        while True:
+            gevent.get_hub().threadpool.apply(_sweep, (self._boxes.pattern, time.time() - self._sweep_age))
+            gevent.sleep(min(self._sweep_age, _SWEEP_INTERVAL))
 
     def on_stop(self) -> None:
         """Finish what is under way and end the threads."""
+        if self._sweeper is not None:
+            self._sweeper.kill(block=False)
         self._store.close()
         self._large.close()
 
@@ -147,7 +165,8 @@ class Maildir(Handler):
         for box, prefix in prefixes.items():
             now = time.time_ns() // 1000
             moment = f"{now // 1_000_000}.M{now % 1_000_000:06d}"
-            name = f"{moment}{self._unique}Q{next(self._counter)}.{self._host}"
+            size = len(prefix) + (len(content) if isinstance(content, bytes) else content[1])
+            name = f"{moment}{self._unique}Q{next(self._counter)}.{self._host},S={size}"
             deliveries.append(Delivery(f"{box}/tmp/{name}", f"{box}/new/{name}", prefix, content))
         size = sum(delivery.size for delivery in deliveries)
         (self._store if size <= _LARGE else self._large).commit(deliveries)
@@ -156,6 +175,22 @@ class Maildir(Handler):
 def _line(name: str, value: str) -> bytes:
     """A header line. The protocol lets no control characters into an address; no file rests on that."""
     return f"{name}: {_CONTROL.sub('?', value)}\r\n".encode("utf-8", "replace")
+
+
+def _look(root: str) -> None:
+    """Raise OSError when `root` is there and is no directory for us, or cannot be made."""
+    found = os.path.abspath(root)
+    while not os.path.lexists(found):
+        found = os.path.dirname(found)
+    if not os.path.isdir(found):
+        raise _unwritable(errno.ENOTDIR, root)
+    if not os.access(found, os.W_OK | os.X_OK):
+        raise _unwritable(errno.EACCES, root)
+
+
+def _unwritable(error: int | None, root: str) -> OSError:
+    text = f"the Maildir cannot be written: {os.strerror(error or errno.EIO)}"
+    return OSError(error, text, os.path.abspath(root))
 
 
 def _make_directories(path: str) -> None:

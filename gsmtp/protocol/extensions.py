@@ -242,8 +242,8 @@ def _chosen(
 ) -> list[Extension]:
     """Without what is optional and not asked for, without what is hidden.
 
-    Raises ValueError for a keyword in `claimed` or `options.offer` that no extension has, and for a claimed extension
-    whose keyword or parameter another has.
+    Raises ValueError for a keyword in `claimed`, `options.offer` or `options.hide` that no extension has, and for a
+    claimed extension whose keyword or parameter another has.
     """
     own = [each for each in claimed if isinstance(each, Extension)]
     offered = options.offer.union(each.upper() for each in claimed if isinstance(each, str))
@@ -256,6 +256,8 @@ def _chosen(
         if clash := sorted(names & taken):
             raise ValueError(f"the extension {each.keyword} claims {clash[0]}, which another has")
         taken |= names
+    if unknown := sorted(options.hide - known - {each.keyword for each in own}):
+        raise ValueError(f"there is no extension {unknown[0]} to hide")
     usual = [each for each in extensions if not each.optional or each.keyword in offered]
     return [each for each in (*usual, *own) if each.keyword not in options.hide]
 

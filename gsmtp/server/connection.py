@@ -289,7 +289,7 @@ class Connection:
             self._finish_writing()
 
     def _finish_writing(self) -> None:
-        self.deadline = monotonic() + self._terms.timing.write
+        self.deadline = monotonic() + self._patience_with_replies()
         self._phase = _WRITING
         try:
             self._transport.write_rest()
@@ -297,6 +297,12 @@ class Connection:
             raise ConnectionLost("client takes no replies") from None
         finally:
             self._phase = _BUSY
+
+    def _patience_with_replies(self) -> float:
+        timing = self._terms.timing
+        if self._draining_since is None:
+            return timing.write
+        return timing.linger if self._draining_since == -NEVER else min(timing.write, timing.drain_silence)
 
     def run_hook(self, hook: Hook, timeout: float, *arguments: Any) -> tuple[Answer, bool]:
         """See Line. The deadline is thrown into the hook, which may be anywhere in its own code.
@@ -376,6 +382,8 @@ class Connection:
         timing = self._terms.timing
         if self._phase is _HANDSHAKE:
             self.deadline = min(self.deadline, now + timing.drain_login)
+        if self._phase is _WRITING:
+            self.deadline = min(self.deadline, now + timing.drain_silence)
         if self._phase is not _READING:
             return
         if self._protocol.state is State.AUTH:

@@ -38,6 +38,7 @@ HOOKS = tuple(name for name in vars(Handler) if name.startswith(("on_", "check_"
 _PREFIXES = ("on_", "check_password", "check_token", "check_cert", "get_password")
 # What the protocol has to ask about when the hook is there.
 _ASKED = ("connect", "helo", "ehlo", "mail", "rcpt", "vrfy", "command")
+_NOT_PLAIN = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -107,6 +108,9 @@ class Hooks:
         if own is None or own is usual:
             return None
         hook: Callable[..., Any] = getattr(self.handler, name)
+        if any(kind(hook) for kind in _NOT_PLAIN):
+            # It would only make an object that nobody runs, and every message would be deferred.
+            raise HandlerError(f"{type(self.handler).__name__}.{name} is async or yields; hooks are plain functions")
         arguments = list(inspect.signature(usual).parameters)[1:]
         try:
             inspect.signature(hook).bind(*arguments)

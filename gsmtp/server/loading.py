@@ -54,5 +54,8 @@ def _failed(what: str, error: BaseException) -> BootError:
     place = ""
     if len(frames) > 1 and not isinstance(error, TypeError | ValueError | OSError):
         place = f" ({frames[-1].filename}, line {frames[-1].lineno})"
-    text = "".join(each if each.isprintable() else "?" for each in " ".join(str(error).split()))
+    try:
+        text = str(error)
+    except Exception:  # the user's code as well
+        text = "its text cannot be had"
     return BootError(f"{what}: {type(error).__name__}{': ' if text else ''}{text}{place}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import email
 import email.policy
 import io
@@ -12,8 +13,9 @@ from typing import IO, cast
 
 from gsmtp import mime
 from gsmtp.protocol.envelope import Envelope
-from gsmtp.server.spool import Spool
+from gsmtp.server.spool import Spool, file_threads
 from gsmtp.server.trace import received
+from gsmtp.storage import copy_file, sync_directory, write_all
 
 # RFC 5322 2.2: field names are printable US-ASCII without the colon.
 _FIELD_NAME = re.compile(r"[\x21-\x39\x3b-\x7e]+")
@@ -88,26 +90,69 @@ class SpooledMessage:
         self._headers = self._mime = self._email = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it to a new file, and sync that and its directory. FileExistsError, OSError."""
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        """Write it to a new file, and sync that and its directory. FileExistsError, OSError.
+
+        Threads do that, so that other sessions go on. Who is interrupted meanwhile, as by a hook's deadline, leaves no
+        file: what is not answered comes again.
+        """
+        file = self.spool.fileno()
+        # Of its own: the spool may be closed before the thread is done.
+        saving = _Saving(os.fspath(path), self.trace, self.spool.bytes() if file is None else os.dup(file))
+        task = file_threads().spawn(saving.run)
         try:
-            with os.fdopen(descriptor, "wb", 0) as target, self.open() as source:
-                while piece := source.read(_COPY):
-                    while piece:
-                        piece = piece[target.write(piece) :]
-                os.fsync(target.fileno())
+            error = task.get()
         except BaseException:
-            os.unlink(path)
+            task.rawlink(lambda _: saving.remove())
             raise
-        directory = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        if error is not None:
+            raise error
 
     def bytes(self) -> bytes:
         """Trace and content in one."""
         return self.trace + self.spool.bytes()
+
+
+class _Saving:
+    """A file on its way, in a thread. `content`: octets, or the descriptor of a file, which is closed here."""
+
+    def __init__(self, path: str, head: bytes, content: bytes | int) -> None:
+        self._path = path
+        self._head = head
+        self._content = content
+        self._made = False
+
+    def run(self) -> Exception | None:
+        """Returns its error: the pool would print one that is raised."""
+        try:
+            self._write()
+        except Exception as error:
+            self.remove()
+            return error
+        finally:
+            if isinstance(self._content, int):
+                os.close(self._content)
+        return None
+
+    def _write(self) -> None:
+        target = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._made = True
+        try:
+            if isinstance(self._content, bytes):
+                write_all(target, [self._head, self._content])
+            else:
+                write_all(target, [self._head])
+                copy_file(self._content, target, os.fstat(self._content).st_size)
+            os.fsync(target)
+        finally:
+            os.close(target)
+        sync_directory(os.path.dirname(os.path.abspath(self._path)))
+
+    def remove(self) -> None:
+        """Take back what was made; once `run` is over."""
+        if self._made:
+            self._made = False
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
 
 
 class _Joined(io.RawIOBase):

@@ -45,7 +45,8 @@ _NO_TMPFILE = frozenset({errno.EISDIR, errno.EOPNOTSUPP, errno.EINVAL, errno.ENO
 _pool: ThreadPool | None = None
 
 
-def _threads() -> ThreadPool:
+def file_threads() -> ThreadPool:
+    """The threads that do a session's file work; gevent's own pool looks names up."""
     global _pool
     if _pool is None:
         _pool = ThreadPool(_THREADS)
@@ -178,7 +179,7 @@ class Spool:
         if self._pieces:
             assert self._file is not None
             pieces, self._pieces, self._buffered = self._pieces, [], 0
-            self._writing = _threads().spawn(self._file.write, pieces)
+            self._writing = file_threads().spawn(self._file.write, pieces)
 
     def _wait(self) -> None:
         if self._writing is None:
@@ -201,7 +202,7 @@ class Spool:
             # another's file.
             writing.rawlink(lambda _: file.close())
         elif self.size > _LARGE:
-            _threads().spawn(file.close)
+            file_threads().spawn(file.close)
         else:
             file.close()
 

@@ -255,8 +255,9 @@ def _naming(files: str) -> Iterator[None]:
     try:
         yield
     except ssl.SSLError as error:
-        # For an encrypted key it has no reason.
-        raise ValueError(f"{files}: {(error.reason or 'CANNOT BE READ').replace('_', ' ').lower()}") from None
+        # For an encrypted key it has no reason, for ciphers not even the attribute.
+        reason = getattr(error, "reason", None) or ("CANNOT BE READ" if error.errno else str(error))
+        raise ValueError(f"{files}: {reason.replace('_', ' ').lower()}") from None
     except OSError as error:
         raise ValueError(f"{files}: {error.strerror or error}") from None
 

@@ -162,7 +162,9 @@ def test_names(tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch) ->
     gevent.joinall(tasks, raise_error=True)
     assert sorted(int(mail.rpartition(b"\n")[2]) for mail in mails(tmp_path)) == list(range(60))
     for name in os.listdir(tmp_path / "new"):
-        assert re.fullmatch(rf"\d{{10}}\.M\d{{6}}P{os.getpid()}R[0-9a-f]{{8}}Q\d+\.a\\057b\\072c\.example", name)
+        stem, size = name.split(",S=")
+        assert re.fullmatch(rf"\d{{10}}\.M\d{{6}}P{os.getpid()}R[0-9a-f]{{8}}Q\d+\.a\\057b\\072c\.example", stem)
+        assert int(size) == (tmp_path / "new" / name).stat().st_size
 
 
 @pytest.mark.parametrize("domains", [["X.example", "y.example"], "x.example, y.example", ("x.example", " Y.example ")])
@@ -259,6 +261,31 @@ def test_sweep(tmp_path: Path, start: Start, template: str) -> None:
     assert sorted(os.listdir(box / "tmp")) == ["directory", "link", "young"]
     assert (box / "new/old").exists()
     assert (other / "old").exists()
+
+
+def test_the_sweep_goes_on(tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gsmtp.handlers.maildir._SWEEP_INTERVAL", 0.05)
+    start(tmp_path)
+    gevent.sleep(0.3)
+    for number in range(2):  # a crash while the server runs, and another
+        (tmp_path / "tmp" / f"old{number}").write_bytes(b"x")
+        os.utime(tmp_path / "tmp" / f"old{number}", (0, 0))
+        deadline = time.monotonic() + 10
+        while os.listdir(tmp_path / "tmp") and time.monotonic() < deadline:
+            gevent.sleep(0.01)
+        assert os.listdir(tmp_path / "tmp") == []
+
+
+def test_one_worker_sweeps_and_says_where_mail_goes(
+    tmp_path: Path, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    for slot in range(2):
+        handler = Maildir(f"{tmp_path}/{{local}}")
+        handler.on_start(SimpleNamespace(slot=slot))
+        assert (handler._sweeper is None) == (slot == 1)
+        handler.on_stop()
+    assert [record.getMessage() for record in caplog.records] == [f"mail is stored in {tmp_path}/{{local}}"]
 
 
 def test_no_sweep(tmp_path: Path, start: Start) -> None:

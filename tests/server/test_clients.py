@@ -200,6 +200,61 @@ def test_a_box_for_each_address(serve: Callable[..., Live]) -> None:
         assert sorted(map(without_trace, stored(root / box))) == [b"", lines_of(300_000)]
 
 
+HOSTILE = [
+    '"../../../evil"',
+    '"..".x',
+    '".."',
+    '"."',
+    '"/etc/passwd"',
+    '"a/b"',
+    '"a\\\\..\\\\b"',
+    '"~root"',
+    "~",
+    '"%2e%2e%2f"',
+    "%2e%2e",
+    '""',
+    '" "',
+    '".hidden"',
+    '"a."',
+    '"-rf"',
+    '"*"',
+    '"{local}"',
+    '"a\\"b"',
+    "new",
+    "cur",
+    "tmp",
+    "x" * 64,
+    "NEW",
+    "\u00e9",
+    "e\u0301",
+    "\u212aelvin",
+    "\u202egnp.exe",
+    "\uff0e\uff0e\uff0f",
+]
+
+
+def test_hostile_addresses_have_boxes_of_their_own_below_the_root(serve: Callable[..., Live]) -> None:
+    live = serve("-o", "path=mail/{domain}/{local}")
+    taken = []
+    with live.connect() as talk:
+        for local in HOSTILE:
+            talk.ask("MAIL FROM:<a@c.example> SMTPUTF8")
+            if talk.ask(f"RCPT TO:<{local}@here.example>").startswith("250"):
+                taken.append(local)
+                assert talk.content(f"{len(taken)}\r\n".encode()).startswith("250")
+            else:
+                talk.ask("RSET")
+    assert set(HOSTILE) - set(taken) == {'"..".x'}  # which is no local part at all
+    root = live.directory / "mail" / "here.example"
+    assert {path.name for path in live.directory.iterdir()} == {"mail", "output"}
+    assert [path.name for path in root.parent.iterdir()] == ["here.example"]
+    boxes = list(root.iterdir())
+    assert all({path.name for path in box.iterdir()} == {"tmp", "new", "cur"} for box in boxes)
+    assert len(boxes) == len(taken) - 1  # new and NEW are one
+    found = [int(without_trace(message)) for box in boxes for message in stored(box)]
+    assert sorted(found) == list(range(1, len(taken) + 1))
+
+
 def test_a_client_that_vanishes_leaves_nothing(serve: Callable[..., Live]) -> None:
     live = serve()
     for end in (b"", b"MAIL FROM:<a@c.example>\r\nRCPT TO:<b@c.example>\r\nDATA\r\nhalf a message\r\n", b"NOOP"):

@@ -214,6 +214,46 @@ def test_limits(serve: Callable[..., Live], limit: str) -> None:
     assert stored(live.directory / "maildir") == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_client_that_takes_no_replies_holds_nobody_up(serve: Callable[..., Live], number: int) -> None:
+    live = serve(drain_silence=1, max_errors=0, max_idle_commands=0)
+    with live.connect() as talk:
+        talk.socket.settimeout(1.0)
+        with pytest.raises(TimeoutError):
+            while True:
+                talk.send(b"HELP\r\n" * 10_000)
+        began = time.monotonic()
+        assert live.stop(number) == 0
+        assert time.monotonic() - began < 10
+    assert "cut off" not in live.log
+    assert 'reason="client takes no replies"' in live.log or number == signal.SIGINT
+
+
+def test_a_login_has_its_time(serve: Callable[..., Live]) -> None:
+    live = serve(code=LOGIN, auth_without_tls="true", drain_login=2, drain_transaction=60)
+    with live.connect() as talk, live.connect() as slow:
+        for each in (talk, slow):
+            assert each.ask("AUTH LOGIN").startswith("334")
+        live.send_signal(signal.SIGTERM)
+        live.wait_for_log("draining")
+        time.sleep(0.3)
+        assert talk.ask("YQ==").startswith("334")
+        assert talk.ask("YQ==").startswith("235")
+        assert talk.reply().startswith(FAREWELL)
+        talk.close()
+        assert slow.reply().startswith(FAREWELL)
+        slow.close()
+        assert live.wait() == 0
+
+
+LOGIN = """\
+from gsmtp import Handler
+class Inbox(Handler):
+    def check_password(self, session, user, password): return True
+    def on_message(self, envelope, message): pass
+"""
+
+
 def test_the_worker_ends_in_any_case(serve: Callable[..., Live]) -> None:
     live = serve(code=SLOW.replace("gevent.sleep(1.5)", "gevent.sleep(60)"), drain_timeout=2)
     with live.connect() as talk:

@@ -322,6 +322,54 @@ def test_the_message(serve: Callable[..., Live]) -> None:
             assert (live.directory / f"saved{number}").read_bytes().endswith(content)
 
 
+SAVES = """\
+import os
+from gevent.monkey import get_original
+from gsmtp import Handler
+
+sleep, fsync = get_original("time", "sleep"), os.fsync
+
+def slow_disk(file):
+    sleep(1.5)
+    fsync(file)
+
+os.fsync = slow_disk
+
+class Inbox(Handler):
+    def on_message(self, envelope, message):
+        message.save(f"saved by {envelope.sender}")
+"""
+
+
+@pytest.mark.parametrize("size", [10, 5000])
+def test_a_slow_disk_holds_up_nobody_else(serve: Callable[..., Live], size: int) -> None:
+    live = serve(code=SAVES, spool_memory=1000)
+    with live.connect() as talk, live.connect() as other:
+        talk.begin(sender="a@c.example")
+        talk.ask("DATA")
+        talk.send(b"x" * size + b"\r\n.\r\n")
+        time.sleep(0.2)
+        began = time.monotonic()
+        for _ in range(5):
+            assert other.ask("NOOP").startswith("250")
+        assert time.monotonic() - began < 0.9
+        assert talk.reply().startswith("250")
+    assert (live.directory / "saved by a@c.example").read_bytes().endswith(b"x" * size + b"\r\n")
+
+
+@pytest.mark.parametrize("size", [10, 5000])
+def test_what_is_saved_too_late_is_taken_back(serve: Callable[..., Live], size: int) -> None:
+    live = serve(code=SAVES, spool_memory=1000, message_timeout=0.5)
+    with live.connect() as talk:
+        assert talk.deliver(b"x" * size + b"\r\n", sender="a@c.example").startswith("451 4.3.0 Timed out")
+        path = live.directory / "saved by a@c.example"
+        wait_for(lambda: not path.exists(), what="the end of the file")
+        time.sleep(2)
+        assert not path.exists()
+        assert talk.ask("NOOP").startswith("250")
+    assert "Traceback" not in re.sub(r"(?m)^    .*\n", "", live.log)
+
+
 START = """\
 from gsmtp import Handler
 class Inbox(Handler):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import resource
 import socket
 import time
 from collections.abc import Callable
@@ -125,6 +127,30 @@ def test_a_full_disk_while_on_its_way(serve: Callable[..., Live], small_disk: Pa
     for talk in talks:
         assert talk.ask("NOOP").startswith("250")
         talk.close()
+
+
+def test_few_descriptors(serve: Callable[..., Live]) -> None:
+    """Newcomers get 421; those who were served can have their mail stored all the same; and it passes."""
+    live = serve(preexec=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100)))
+    talks = []
+    while (talk := live.connect(greet=False)).banner.startswith("220 "):
+        talks.append(talk)
+    assert re.fullmatch(r"421 4\.3\.2 \S+ Too many connections, try again later", talk.banner)
+    assert talk.reply() == ""
+    talk.close()
+    large = b"x" * 400_000 + b"\r\n"  # in a file while it comes
+    for each in talks:
+        assert each.ask("EHLO client.example").startswith("250")
+    for each in talks[:5]:
+        each.begin()
+        assert each.ask("DATA").startswith("354")
+    for each in talks[:5]:
+        each.send(stuffed(large))
+    assert {each.reply()[:3] for each in talks[:5]} == {"250"}
+    for each in talks:
+        each.close()
+    wait_for(lambda: live.connect(greet=False).banner.startswith("220 "), what="a place")
+    assert len(stored(live.directory / "maildir")) == 5
 
 
 def test_no_memory_for_what_is_refused(serve: Callable[..., Live]) -> None:

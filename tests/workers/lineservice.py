@@ -4,6 +4,7 @@ import atexit
 import json
 import os
 import resource
+import subprocess
 import sys
 import threading
 import time
@@ -73,6 +74,8 @@ class Service:
             return json.dumps([len(shared), *shared[:4]])
         if command == "facts":
             return json.dumps(self.facts(sock))
+        if command == "orphan":  # a process that ends when its parent has long ended
+            subprocess.run(["sh", "-c", "sleep 0.5 >/dev/null 2>&1 &"], check=True)
         if command.startswith("block "):
             deadline = time.monotonic() + float(command.split()[1])
             while time.monotonic() < deadline:

@@ -15,6 +15,7 @@ from workers import Listener, Plan
 HERE = Path(__file__).parent
 PATIENCE = 20.0
 FAREWELL = b"farewell\n"
+BUSY = b"busy\n"
 
 
 def wait_for(condition, patience=PATIENCE):
@@ -31,7 +32,7 @@ def wait_for(condition, patience=PATIENCE):
 def plan(factory="lineservice:make", argument=None, listeners=None, **options):
     """A plan with two workers on a free port of 127.0.0.1."""
     if listeners is None:
-        listeners = (Listener("line", "127.0.0.1", farewell=FAREWELL),)
+        listeners = (Listener("line", "127.0.0.1", farewell=FAREWELL, busy=BUSY),)
     options = {"workers": 2, "chdir": str(HERE), "counters": ("greeted",), **options}
     return Plan(factory, argument or {}, listeners, **options)
 

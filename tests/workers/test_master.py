@@ -4,12 +4,14 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 
 import psutil
 import pytest
-from running import FAREWELL, alive, plan, stop, wait_for
+from running import FAREWELL, HERE, PATIENCE, Client, alive, plan, stop, wait_for
 
 from workers import Listener, Plan, PlanError
 from workers.child import resolve_identity
@@ -324,6 +326,32 @@ def test_an_ignored_sigint_stays_ignored(start):
 
 def _ignore_sigint():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def test_as_process_1_it_reaps_what_others_leave(tmp_path):
+    """In a container orphans become children of the master."""
+    unshare = ["unshare", "--pid", "--fork", "--kill-child"]
+    if subprocess.run([*unshare, "true"], capture_output=True).returncode:
+        pytest.skip("no right to make a process namespace (unshare --pid)")
+    path = tmp_path / "socket"
+    program = [sys.executable, str(HERE / "runmaster.py"), plan(listeners=(Listener("x", path=str(path)),)).to_json()]
+    with (tmp_path / "log").open("wb") as log:
+        outer = subprocess.Popen([*unshare, *program], stdout=subprocess.DEVNULL, stderr=log)
+    try:
+        wait_for(lambda: (tmp_path / "log").read_text().count("ready after") == 2)
+        [master] = psutil.Process(outer.pid).children()
+        with Client(str(path)) as client:
+            for _ in range(5):
+                assert client.ask("orphan") == "orphan"
+        wait_for(lambda: len(master.children()) > 2)
+        wait_for(lambda: len(master.children()) == 2)
+        master.children()[0].kill()
+        wait_for(lambda: (tmp_path / "log").read_text().count("ready after") == 3)
+        master.send_signal(signal.SIGTERM)
+        assert outer.wait(PATIENCE) == 0
+    finally:
+        outer.kill()
+        outer.wait()
 
 
 def test_closed_standard_descriptors(start, tmp_path):

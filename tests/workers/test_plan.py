@@ -16,7 +16,10 @@ PACKAGE = Path(workers.__file__).parent
 def test_json_gives_an_equal_plan():
     before = plan(
         argument={"words": ["é", None, 1.5]},
-        listeners=(Listener("a", "::1", 25, farewell=b"\xff\r\n"), Listener("b", path="/run/b", mode=0o600)),
+        listeners=(
+            Listener("a", "::1", 25, farewell=b"\xff\r\n", busy=b"\xfe"),
+            Listener("b", path="/run/b", mode=0o600),
+        ),
         user="mail",
         gate_limit=0.0,
     )

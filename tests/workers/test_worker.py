@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from running import Client, alive, plan, processor_time, stop, wait_for
+from running import BUSY, Client, alive, plan, processor_time, stop, wait_for
 
 from workers import BindError, Listener
 from workers.sockets import bind_all, close_all
@@ -120,9 +120,33 @@ def test_a_full_worker_accepts_again_when_a_session_ends(start):
     two.close()
 
 
+def test_few_descriptors_left(start):
+    """Newcomers hear that it is busy, sessions go on, and when some have ended newcomers are served again."""
+    server = start(plan(workers=1, argument={"descriptors": 60})).until_ready()
+    served = []
+    while (client := server.connect()).greeting != BUSY:
+        served.append(client)
+        assert len(served) < 60
+    assert client.file.read() == b""  # an end, not a reset
+    client.close()
+    assert len(served) > 5
+    for _ in range(40):
+        with server.connect() as other:
+            assert other.greeting == BUSY
+    assert [client.ask("x") for client in served] == ["x"] * len(served)
+    open_files = json.loads(served[0].ask("facts"))["descriptors"]
+    assert 60 - 15 - 2 <= max(map(int, open_files)) < 60
+    wait_for(lambda: re.search(r"worker 0 has no descriptors left: \d+ turned away", server.log))
+    for client in served:
+        client.close()
+    wait_for(lambda: server.connect().greeting.startswith(b"hello"))
+    assert len(server.pids()) == 1
+
+
 def test_out_of_descriptors(start):
     """accept fails with EMFILE: the worker neither dies nor spins, says so once, and serves again later."""
-    server = start(plan(workers=1, argument={"descriptors": 40}, max_sessions=1000)).until_ready()
+    # Even the farewells use them up: nobody closes, and each is waited for.
+    server = start(plan(workers=1, argument={"descriptors": 40}, linger=20.0)).until_ready()
     host, _, port = server.address.rpartition(":")
     [pid] = server.pids()
     sockets = [socket.create_connection((host, int(port)), timeout=20) for _ in range(60)]

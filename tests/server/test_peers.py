@@ -16,10 +16,15 @@ skip that names it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
+import select
+import smtplib
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -27,6 +32,7 @@ from typing import Any
 
 import pytest
 from certificates import MAIN, Certificates, tool
+from dovecot import Dovecot
 from live import Live, wait_for
 
 from gsmtp.protocol import sasl
@@ -414,3 +420,99 @@ def test_gsasl(peers: Peers, mechanism: str) -> None:
         options.remove("--no-cb")
     text = ran(*options)
     assert "235 2.7.0 Authentication successful" in text
+
+
+# dovecot
+
+
+@pytest.fixture(scope="module")
+def dovecot(peers: Peers) -> Iterator[Dovecot]:
+    to = f"proxy=y host=127.0.0.1 port={peers.port('lmtp')} protocol=lmtp nopassword=y"
+    users = {f"{each}@here.example": to for each in ("proxied", "defer", "other")}
+    users["secure@here.example"] = f"{to} starttls=any-cert"
+    with Dovecot(users, "", peers.certificates.ca) as dovecot:
+        yield dovecot
+
+
+def test_dovecot_as_an_lmtp_proxy(peers: Peers, dovecot: Dovecot) -> None:
+    with smtplib.LMTP("127.0.0.1", dovecot.lmtp, "c.example") as client:
+        client.ehlo_or_helo_if_needed()
+        client.mail("a@c.example")
+        for who in ("proxied", "defer", "other"):
+            assert client.rcpt(f"{who}@here.example")[0] == 250
+        first = client.data("Subject: by Dovecot\r\n\r\n.dot\r\n")
+        assert [first[0], client.getreply()[0], client.getreply()[0]] == [250, 452, 250], dovecot.log
+    row = peers.taken("proxied@here.example")
+    assert row["protocol"] == "LMTP", dovecot.log
+    assert row["content"].endswith("Subject: by Dovecot\r\n\r\n.dot\r\n")
+
+
+def test_dovecot_as_an_lmtp_proxy_under_tls(peers: Peers, dovecot: Dovecot) -> None:
+    with smtplib.LMTP("127.0.0.1", dovecot.lmtp, "c.example") as client:
+        client.sendmail("a@c.example", ["secure@here.example"], "Subject: by Dovecot\r\n\r\nbody\r\n")
+    assert peers.taken("secure@here.example")["protocol"] == "LMTPS", dovecot.log
+
+
+class Tap:
+    """Hands one connection on to `port` at a time, and keeps what the client has sent. A context."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.said = b""
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> Tap:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(20)
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                with client, socket.create_connection(("127.0.0.1", self._to), timeout=20) as server:
+                    self._hand_on(client, server)
+
+    def _hand_on(self, client: socket.socket, server: socket.socket) -> None:
+        while True:
+            for sock in select.select([client, server], [], [], 20)[0]:
+                data = sock.recv(65536)
+                if not data:
+                    return
+                if sock is client:
+                    self.said += data
+                (server if sock is client else client).sendall(data)
+
+
+@pytest.mark.parametrize("trusted", [False, True], ids=["STARTTLS and AUTH", "XCLIENT and BDAT"])
+def test_dovecot_as_a_relay(peers: Peers, trusted: bool) -> None:
+    """It sends BDAT wherever that is offered, and XCLIENT, with the user it knows, to whom it is told to trust."""
+    content = "Subject: by Dovecot\r\n\r\n.dot\r\n" + f"{'x' * 70}\r\n" * 3000
+    to = box()
+    with Tap(int(peers.port("smtp"))) as tap:
+        relay = ["submission_relay_host = 127.0.0.1", f"submission_relay_port = {tap.port}"]
+        if trusted:
+            relay += ["submission_relay_ssl = no", "submission_relay_trusted = yes"]
+        else:
+            relay += ["submission_relay_ssl = starttls", "submission_relay_ssl_verify = no"]
+            relay += [f"submission_relay_user = {USER}", f"submission_relay_password = {PASSWORD}"]
+        with Dovecot({}, "\n".join(relay), peers.certificates.ca) as dovecot:
+            with smtplib.SMTP("127.0.0.1", dovecot.submission, "c.example") as client:
+                client.login(dovecot.USER, "anything")
+                client.sendmail("a@c.example", [to], content, ["RET=HDRS", "ENVID=1"], ["NOTIFY=FAILURE"])
+            row = peers.taken(to)
+    assert row["content"].endswith(content)
+    assert (row["mail"]["RET"], row["to"][to]["NOTIFY"]) == ("HDRS", "FAILURE")
+    if trusted:
+        assert (row["user"], row["protocol"]) == (dovecot.USER, "ESMTPA")
+        assert re.search(rb"\r\nXCLIENT [^\r\n]*LOGIN=relay", tap.said), tap.said[:1000]
+        assert re.search(rb"\r\nBDAT \d+( LAST)?\r\n", tap.said) and b"\r\nDATA" not in tap.said
+    else:
+        assert (row["user"], row["protocol"], row["mail"]["AUTH"]) == (USER, "ESMTPSA", dovecot.USER)
+        assert b"\r\nSTARTTLS\r\n" in tap.said and b"AUTH" not in tap.said

@@ -9,12 +9,17 @@ A file in tests/dialogues reads from top to bottom:
     R: NOOP\\nQUIT\\r\\n                       the client sends these very octets; \\r \\n \\t \\0 \\xhh \\\\
     --                                      what follows goes in another packet
     S: 250 2.0.0 Ok                         the server says this line; "..." at its end stands for any rest
+    S: (any)                                one reply, whatever it is; for what EHLO announces
     S: (closed)                             the server closes the connection
+    (TLS)                                   now both do the handshake that STARTTLS is for
     = <a@example.com> <b@example.com>: Hi\\r\\n    the next message that the handler took, with its content
 
 Client lines that follow each other go in one packet. `{x*80}` stands for 80 times x. `C x3:` and `S x3:` stand for
 three such lines, `{n}` in them for 1, 2, 3. The server must say the lines listed before the client goes on, and
 nothing else.
+
+A listener with `tls`, or whose bind is smtps://, has a certificate; with `client_ca` the client shows one, that of
+alice@example.org. In memory there is no TLS: the session is told that it has begun.
 """
 
 from __future__ import annotations
@@ -22,9 +27,11 @@ from __future__ import annotations
 import json
 import re
 import socket
+import ssl
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -51,17 +58,22 @@ _REPEAT = re.compile(r"\{([^{}]+)\*(\d+)\}")
 _ESCAPE = re.compile(r"\\(x[0-9a-f]{2}|.)")
 _ESCAPES = {"r": "\r", "n": "\n", "t": "\t", "0": "\0", "\\": "\\"}
 
+ANY = "(any)"
 Message = tuple[str, str, bytes]
 
 
 @dataclass
 class Exchange:
-    """What the client sends, packet by packet, what the server then says, and the messages it has taken by then."""
+    """What the client sends, packet by packet, what the server then says, and the messages it has taken by then.
+
+    `tls`: a handshake follows.
+    """
 
     packets: list[bytes] = field(default_factory=list)
     replies: list[str] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     closed: bool = False
+    tls: bool = False
 
 
 @dataclass
@@ -95,6 +107,9 @@ def parse(name: str, text: str) -> Script:
             fresh = True
         elif line == "S: (closed)":
             here.closed = True
+        elif line == "(TLS)":
+            here.tls = True
+            script.exchanges.append(Exchange())
         elif match := _MESSAGE.fullmatch(line):
             to = match["to"].replace(" ", "").replace("><", ",").strip("<>")
             here.messages.append((match["sender"], to, _octets(match["content"])))
@@ -133,17 +148,30 @@ def _octets(text: str) -> bytes:
 
 def agree(wanted: list[str], said: list[str]) -> bool:
     """Whether the server said what was wanted of it."""
-    return len(wanted) == len(said) and all(
-        line.startswith(want[:-3]) if want.endswith("...") else line == want
-        for want, line in zip(wanted, said, strict=True)
-    )
+    left = list(said)
+    for want in wanted:
+        if not left:
+            return False
+        line = left.pop(0)
+        if want == ANY:
+            while line[3:4] == "-" and left:
+                line = left.pop(0)
+        elif not (line.startswith(want[:-3]) if want.endswith("...") else line == want):
+            return False
+    return not left
 
 
-class _NoLog:
+class _Log:
+    """Keeps nothing but why AUTH failed."""
+
     enabled = False
 
+    def __init__(self) -> None:
+        self.reasons: set[str] = set()
+
     def event(self, name: str, /, **fields: Any) -> None:
-        """Nobody reads it."""
+        if "why" in fields:
+            self.reasons.add(fields["why"])
 
 
 def options_of(script: Script, auth_hooks: frozenset[str] = frozenset()) -> Options:
@@ -152,27 +180,38 @@ def options_of(script: Script, auth_hooks: frozenset[str] = frozenset()) -> Opti
     return settings.protocol_options(listen, auth_hooks)
 
 
-class InMemory:
-    """The protocol, the dialogue with the handler, and no network: what is not sent yet is a list of pieces."""
+@dataclass
+class Facts:
+    """What the protocol asks of `session.tls`."""
+
+    peer: dict[str, Any]
+    channel_bindings: dict[str, bytes] = field(default_factory=lambda: {"tls-server-end-point": b"a hash"})
+
+
+class Stage:
+    """What conversations of one script have in common: the handler and the terms. One at a time may be held."""
 
     def __init__(self, script: Script) -> None:
         kind = getattr(scripted, script.handler)
-        messages: list[Message] = []
-        self.messages = messages
+        self.messages: list[Message] = []
+        self.ids = count(1)
+        self.log = _Log()
 
-        def store(self: Any, envelope: Envelope, content: bytes) -> None:
+        def store(_: Any, envelope: Envelope, content: bytes) -> None:
             to = ",".join(recipient.address for recipient in envelope.recipients)
-            messages.append((envelope.sender, to, content))
-
-        handler = type(script.handler, (kind,), {"store": store})()
-        ids = count(1)
+            self.messages.append((envelope.sender, to, content))
 
         def new_id() -> str:
-            return f"ID{next(ids)}"
+            return f"ID{next(self.ids)}"
 
-        hooks = Hooks(handler, new_id)
+        self.hooks = hooks = Hooks(type(script.handler, (kind,), {"store": store})(), new_id)
         options = options_of(script, hooks.auth)
-        terms = Terms(
+        self.facts = Facts(
+            {"subject": ((("commonName", "alice@example.org"),),)} if "client_ca" in script.options else {}
+        )
+        self.implicit_tls = script.options.get("bind", "").startswith("smtps:")
+        self.trusted = "xclient" in script.options
+        self.terms = Terms(
             listener="smtp://127.0.0.1:0",
             options=options,
             asks=hooks.asks,
@@ -180,20 +219,35 @@ class InMemory:
             extensions=ExtensionSet(options, claimed=claimed_extensions(hooks)),
             timing=Timing(),
             hooks=hooks,
-            log=_NoLog(),  # type: ignore[arg-type]
+            log=self.log,  # type: ignore[arg-type]
             tally=Tally(),
             new_id=new_id,
             spool_directory=None,
             spool_memory=1000,
             auth_failure_delay=0.0,
             tls=None,
-            implicit_tls=False,
+            implicit_tls=self.implicit_tls,
         )
-        self.dialogue = Dialogue(self, terms, Session("S1", ("192.0.2.1", 49152), ("192.0.2.2", 25), "smtp"))
-        self._hooks = terms.hooks
+
+
+class InMemory:
+    """The protocol, the dialogue with the handler, and no network: what is not sent yet is a list of pieces."""
+
+    def __init__(self, script: Script, stage: Stage | None = None) -> None:
+        """`stage`, when the script's is made already."""
+        self._stage = stage = stage or Stage(script)
+        stage.ids = count(1)
+        self.messages = stage.messages = []
+        session = Session("S1", ("192.0.2.1", 49152), ("192.0.2.2", 25), "smtp")
+        session.trusted = stage.trusted
+        self.dialogue = Dialogue(self, stage.terms, session)
+        self._hooks = stage.hooks
         self._pieces: Iterator[bytes] = iter(())
-        self._said = b""
-        self.closed = False
+        self._secured: list[bytes] = []
+        self._steps = self._fed = 0
+        self.closed = self.secure = False
+        if stage.implicit_tls:
+            self.start_tls()
 
     def run_hook(self, hook: Any, timeout: float, *arguments: Any) -> Any:
         """See gsmtp.server.dialogue.Line."""
@@ -214,8 +268,13 @@ class InMemory:
         """Nobody waits here."""
 
     def start_tls(self) -> None:
-        """There is no TLS without a network."""
-        raise ConnectionLost("no TLS")
+        """What was sent in clear is gone, and the handshake done."""
+        self._pieces, self._secured = iter(self._secured), []
+        self.secure = True
+        self.dialogue.protocol.tls_started(self._stage.facts)
+        refusal = self.dialogue.tls_started()
+        if refusal is not None:
+            self.dialogue.protocol.shut_down(refusal)
 
     def client_changed(self) -> None:
         """Everybody may come in."""
@@ -225,15 +284,22 @@ class InMemory:
         piece = next(self._pieces, None)
         if piece is None:
             raise ConnectionLost("nothing more")
+        self._fed += len(piece) + 1
         self.dialogue.protocol.receive(piece)
 
-    def converse(self, pieces: list[bytes]) -> bytes:
-        """Send these, and get all that the server says. An `on_data` that wants more then is broken off."""
+    def converse(self, pieces: Iterable[bytes], secured: Iterable[bytes] = ()) -> bytes:
+        """Send these, and get all that the server says. An `on_data` that wants more then is broken off.
+
+        `secured` is sent once TLS has begun. AssertionError when the server does more than its input can ask for.
+        """
         self._pieces = iter(pieces)
+        self._secured = list(secured)
         protocol = self.dialogue.protocol
         try:
             while not self.closed:
                 event = protocol.next_event()
+                self._steps += 1
+                assert self._steps <= 4 * self._fed + 20, "it does not come to an end"
                 if event is events.CLOSED:
                     self.closed = True
                 elif event is events.NEED_DATA:
@@ -249,9 +315,15 @@ class InMemory:
         self.dialogue.end("end of the test")
 
 
-def converse_in_memory(script: Script, bytewise: bool) -> None:
-    """Hold the conversation with each packet whole, or octet by octet. AssertionError where the server differs."""
-    memory = InMemory(script)
+def converse_in_memory(script: Script, bytewise: bool) -> tuple[list[str], set[str]]:
+    """Hold the conversation with each packet whole, or octet by octet. AssertionError where the server differs.
+
+    What the server has said, and why AUTH has failed.
+    """
+    stage = Stage(script)
+    memory = InMemory(script, stage)
+    heard: list[str] = []
+    secure = memory.secure
     try:
         for exchange in script.exchanges:
             pieces = exchange.packets
@@ -259,35 +331,54 @@ def converse_in_memory(script: Script, bytewise: bool) -> None:
                 pieces = [packet[at : at + 1] for packet in pieces for at in range(len(packet))]
             said = memory.converse(pieces).decode("ascii").split("\r\n")
             assert said.pop() == ""
+            heard += said
             assert agree(exchange.replies, said), f"wanted {exchange.replies}, got {said}"
             assert memory.messages == exchange.messages
             assert memory.closed == exchange.closed
+            secure = secure or exchange.tls
+            assert memory.secure == secure
             memory.messages.clear()
+        return heard, stage.log.reasons
     finally:
         memory.end()
 
 
-def converse_live(script: Script, port: int, store: Path) -> None:
-    """Hold the conversation with a server whose handler stores in `store`."""
+def converse_live(script: Script, port: int, store: Path, tls: ssl.SSLContext) -> None:
+    """Hold the conversation with a server whose handler stores in `store`; `tls` is the client's, for where it is."""
     number = count(1)
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as sock, sock.makefile("rb") as file:
+    with ExitStack() as stack:
+
+        def opened(sock: socket.socket) -> tuple[socket.socket, Any]:
+            stack.enter_context(sock)
+            return sock, stack.enter_context(sock.makefile("rb"))
+
+        sock, file = opened(socket.create_connection(("127.0.0.1", port), timeout=20))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         own = sock.getsockname()[1]
+        if script.options.get("bind", "").startswith("smtps:"):
+            sock, file = opened(tls.wrap_socket(sock, server_hostname=HOSTNAME))
         for exchange in script.exchanges:
             for at, packet in enumerate(exchange.packets):
                 if at:
                     time.sleep(0.02)
                 sock.sendall(packet)
-            said = [file.readline().decode("ascii").removesuffix("\r\n") for _ in exchange.replies]
+            said: list[str] = []
+            for want in exchange.replies:
+                said.append(file.readline().decode("ascii").removesuffix("\r\n"))
+                while want == ANY and said[-1][3:4] == "-":
+                    said.append(file.readline().decode("ascii").removesuffix("\r\n"))
             assert agree(exchange.replies, said), f"wanted {exchange.replies}, got {said}"
             for message in exchange.messages:
                 place = store / f"{own}-{next(number)}"
                 found = json.loads(place.read_text())
                 assert (found["from"], found["to"], found["content"].encode("latin-1")) == message
                 place.unlink()
+            if exchange.tls:
+                sock, file = opened(tls.wrap_socket(sock, server_hostname=HOSTNAME))
             if exchange.closed:
                 assert file.read() == b""
-        if not script.exchanges[-1].closed:
+        # Python's TLS cannot be closed in one direction.
+        if not script.exchanges[-1].closed and not isinstance(sock, ssl.SSLSocket):
             sock.shutdown(socket.SHUT_WR)
             assert file.read() == b""
         assert not list(store.glob(f"{own}-*"))

@@ -2,43 +2,57 @@
 
 from __future__ import annotations
 
+import re
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+import saidreplies
 from certificates import Certificates
 from dialogue import Script, converse_in_memory, converse_live, parse, scripts
 from server import Server
 
-from gsmtp.protocol import replies
-from gsmtp.reply import Reply
-
 ALL = scripts()
 every = pytest.mark.parametrize("script", ALL, ids=[script.name for script in ALL])
-Find = Callable[[Script], tuple[int, Path]]
+Find = Callable[[Script], tuple[int, Path, ssl.SSLContext]]
 
 
 @pytest.fixture(scope="module")
 def find(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> Iterator[Find]:
     """The port and the store for a script: a server for each handler, with a listener for each set of options."""
-    files = {"certfile": certificates.main.certfile, "keyfile": certificates.main.keyfile}
+
+    def served(options: dict[str, Any]) -> dict[str, Any]:
+        files = {}
+        if "tls" in options or options.get("bind", "").startswith("smtps:"):
+            files = {"certfile": certificates.main.certfile, "keyfile": certificates.main.keyfile}
+        if "client_ca" in options:
+            files["client_ca"] = certificates.ca
+        return {**options, **files}
+
+    with_certificate, without = certificates.context(certificates.client), certificates.context()
     ports: dict[tuple[str, str], tuple[int, Path]] = {}
     with ExitStack() as servers:
 
-        def found(script: Script) -> tuple[int, Path]:
+        def found(script: Script) -> tuple[int, Path, ssl.SSLContext]:
             key = (script.handler, str(script.options))
             if key not in ports:
                 listens = {str(each.options): each.options for each in ALL if each.handler == script.handler}
-                served = {key: {**files, **each} if "tls" in each else each for key, each in listens.items()}
                 directory = tmp_path_factory.mktemp(script.handler)
                 store = directory / "store"
                 store.mkdir()
-                made = Server(directory, f"scripted:{script.handler}", [*served.values()], options={"path": str(store)})
+                made = Server(
+                    directory,
+                    f"scripted:{script.handler}",
+                    [*map(served, listens.values())],
+                    options={"path": str(store)},
+                )
                 server = servers.enter_context(made)
                 for listen, port in zip(listens, server.ports, strict=True):
                     ports[script.handler, listen] = (port, store)
-            return ports[key]
+            return *ports[key], with_certificate if "client_ca" in script.options else without
 
         yield found
 
@@ -55,19 +69,65 @@ def test_octet_by_octet(script: Script) -> None:
 
 @every
 def test_live(script: Script, find: Find) -> None:
-    port, store = find(script)
-    converse_live(script, port, store)
+    converse_live(script, *find(script))
 
 
-def test_every_reply_of_the_protocol_is_shown() -> None:
-    shown = [line for script in ALL for exchange in script.exchanges for line in exchange.replies]
-    # These need a network: tests/server/test_tls.py.
-    under_tls = (replies.READY_FOR_TLS, replies.TLS_ACTIVE)
-    known = [reply for reply in vars(replies).values() if isinstance(reply, Reply) and reply not in under_tls]
-    known += [*replies.LINE_FAULTS.values(), *replies.CONTENT_FAULTS.values()]
-    assert len(known) > 25
+# What no conversation in memory can show, and the test on a network that does.
+LIVE = {
+    "Service shutting down, try again": "test_tls.test_drain",
+    "Timeout, closing connection": "test_timeouts.test_command_timeout",
+    "Service not available": "test_hooks.test_a_hook_that_ignores_its_deadline",
+    "The client gave the message up": "test_chunking_live.test_a_stream_ends_when_its_message_does",
+    "You talk before the greeting": "test_entrance.test_early_talkers_are_sent_away",
+    "Too many connections from your address at a time": "test_entrance.test_sessions_per_address",
+    "Too many connections from your address, try again later": "test_entrance.test_connections_per_address",
+    "Too many failed logins from your address, try again later": "test_entrance.test_failed_logins_per_address",
+    "Too many messages from your address, try again later": "test_entrance.test_messages_and_recipients_per_address",
+    "Too many recipients from your address, try again later": "test_entrance.test_messages_and_recipients_per_address",
+}
+# What only a client that computes can bring about.
+COMPUTED = {
+    "SCRAM channel binding does not match": "test_scram_plus_refuses_another_connection",
+    "SCRAM ends with an empty response": "test_scram_ends_with_an_empty_response",
+    "SCRAM proof does not match, or the user is not known": "test_nobody_can_prove_to_be_an_unknown_user",
+    "SCRAM attribute is not base64": "test_scram_final_message_refused",
+}
+
+
+@pytest.fixture(scope="module")
+def heard() -> tuple[set[str], set[str]]:
+    """All that the server says in the dialogues, and why AUTH fails in them."""
+    said, reasons = zip(*(converse_in_memory(script, bytewise=False) for script in ALL), strict=True)
+    return set().union(*said), set().union(*reasons)
+
+
+def test_every_reply_is_shown(heard: tuple[set[str], set[str]]) -> None:
+    """Of those that stand in the source of the protocol and the server: in a dialogue, or in a test named in LIVE."""
+    known = saidreplies.replies("protocol", "server")
+    assert len(known) > 110
+    said = "\n".join(sorted(heard[0]))
     for reply in known:
-        assert reply.encode().decode().split("\r\n")[0] in shown, reply
+        code, _, rest = reply.pattern.partition(" ")
+        shown = re.search(f"(?m)^{code}[ -]{rest}$", said)
+        assert shown or re.sub(r"^[\d\\. ]+", "", rest).replace("\\", "") in LIVE, reply
+
+
+def test_the_tests_named_are_there() -> None:
+    here = Path(__file__).parent
+    for text, name in LIVE.items():
+        module, _, test = name.partition(".")
+        source = (here / "server" / f"{module}.py").read_text()
+        assert f"def {test}(" in source and text in source, name
+    source = (here / "protocol" / "test_sasl_scram.py").read_text()
+    assert all(f"def {test}(" in source for test in COMPUTED.values())
+
+
+def test_every_reason_why_a_mechanism_refuses_is_shown(heard: tuple[set[str], set[str]]) -> None:
+    known = saidreplies.failures("protocol")
+    assert len(known) > 25
+    for reason in known:
+        shown = any(re.fullmatch(reason.pattern, each) for each in heard[1])
+        assert shown or reason.pattern.replace("\\", "") in COMPUTED, reason
 
 
 def test_a_wrong_reply_is_noticed(find: Find) -> None:

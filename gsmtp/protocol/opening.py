@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from gsmtp.protocol import authentication, replies, sasl, states, xclient
@@ -77,7 +78,7 @@ class Opening(Engine):
     def _starttls(self, verb: str, argument: str) -> None:
         if self.session.tls is not None:
             self._refuse(verb, replies.TLS_ACTIVE)
-        elif self._options.tls == "never":
+        elif self._options.tls == "never" or "STARTTLS" in self._options.hide:
             self._unknown(verb, argument)
         elif argument:
             self._refuse(verb, replies.NO_ARGUMENT)
@@ -101,6 +102,10 @@ class Opening(Engine):
         self.session.helo = ""
         self.session.esmtp = False
         self.session.user = None
+        self.session.forwarded = None
+        # What XCLIENT said of addresses stays, as a PROXY header does: that it is believed is for the network it came
+        # from. What it said in the client's name is forgotten with what the client said.
+        self._clients = replace(self._clients, helo=None, login=None, proto=None)
         self._auth = None
         if self.state is not states.CONNECTED:
             self.state = states.FRESH
@@ -126,6 +131,7 @@ class Opening(Engine):
         session.user = known.login if isinstance(known.login, str) else None
         session.helo = known.helo if isinstance(known.helo, str) else ""
         session.esmtp = known.proto == "ESMTP"
+        session.forwarded = None
         self._queue.append(ClientChanged())
         self.state = states.CONNECTED
 
@@ -144,7 +150,7 @@ class Opening(Engine):
 
     def _auth_command(self, verb: str, argument: str) -> None:
         options, session = self._options, self.session
-        if options.auth == "never":
+        if options.auth == "never" or "AUTH" in options.hide:
             self._unknown(verb, argument)
             return
         name, _, initial = argument.partition(" ")
@@ -173,7 +179,7 @@ class Opening(Engine):
         assert self._auth is not None
         if isinstance(line, LineFault):
             self._auth.close()
-            self._auth_step(sasl.Failure(replies.LINE_FAULTS[line], line.value))
+            self._auth_step(sasl.Failure(replies.AUTH_LINE_FAULTS[line], line.value))
         else:
             self._auth_step(self._auth.respond(line.decode("ascii", "replace").rstrip(" \t")))
 
@@ -230,7 +236,7 @@ class Opening(Engine):
         mechanism = self._auth_over()
         self._auth_failures += 1
         self._errors += reply.code >= 500
-        if 0 < self._options.max_auth_failures <= self._auth_failures:
+        if reply.code != 421 and 0 < self._options.max_auth_failures <= self._auth_failures:
             reply = replies.TOO_MANY_AUTH_FAILURES
         self._queue.append(AuthFailed(mechanism, why, reply))
         self._say(reply)

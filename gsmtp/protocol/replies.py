@@ -54,6 +54,8 @@ LINE_FAULTS = {
     LineFault.ENDLESS: Reply(421, "4.7.0", "Line without end"),
     LineFault.BARE_NEWLINE: Reply(500, "5.5.2", "Bare CR or LF: lines end with CRLF"),
 }
+# RFC 4954 4 and 6: a line of an exchange that is too long has a code of its own.
+AUTH_LINE_FAULTS = {**LINE_FAULTS, LineFault.TOO_LONG: Reply(500, "5.5.6", "Authentication exchange line too long")}
 CONTENT_FAULTS = {
     ContentFault.TOO_LARGE: Reply(552, "5.3.4", "Message too large"),
     ContentFault.LINE_TOO_LONG: Reply(554, "5.6.0", "Line too long in message"),

@@ -174,5 +174,5 @@ _ACTIONS: dict[State, dict[str, _Action]] = {
     },
     states.MAIL: {**_OPEN, "RCPT": ServerSession._rcpt, "DATA": ServerSession._data},
     states.RCPT: {**_OPEN, "RCPT": ServerSession._rcpt, "DATA": ServerSession._data},
-    states.CHUNKED: {**_OPEN, **dict.fromkeys(("MAIL", "RCPT", "DATA"), replies.CHUNKS_BEGUN)},
+    states.CHUNKED: {**_OPEN, **dict.fromkeys(("MAIL", "RCPT", "DATA", "STARTTLS"), replies.CHUNKS_BEGUN)},
 }

@@ -114,8 +114,6 @@ class Connection:
             reason = self._converse()
         except GreenletExit:
             reason = "killed"
-        except Exception:
-            logger.exception("session failed", extra={"fields": {"session": session.id}})
         finally:
             self._phase = _BUSY
             self.deadline = NEVER
@@ -131,12 +129,18 @@ class Connection:
         try:
             reason = self._loop()
         except Ended as end:
-            self._protocol.shut_down(end.reply)
+            # A client that waits for TLS cannot read a word in clear; it sees a closed connection.
+            unheard = self._terms.implicit_tls and self._dialogue.session.tls is None
+            self._protocol.shut_down(None if unheard else end.reply)
             reason = str(end)
         except ConnectionLost as lost:
             if self._terms.hooks.on_error is not None:
                 self.tell(self._terms.hooks.on_error, self._dialogue.session, lost)
             return "abandoned" if self._abandoned else str(lost)
+        except Exception:
+            logger.exception("session failed", extra={"fields": {"session": self._dialogue.session.id}})
+            self._protocol.shut_down(_STUCK)
+            reason = "server error"
         try:
             self.flush()
             if reason != "quit" or self._protocol.unread:

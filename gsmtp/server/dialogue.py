@@ -15,7 +15,7 @@ from gsmtp.protocol.envelope import Envelope, Recipient, Session
 from gsmtp.protocol.session import VERBS, ServerSession
 from gsmtp.reply import Reply
 from gsmtp.server.hooks import Check
-from gsmtp.server.limits import ClientLimits
+from gsmtp.server.limits import TOO_MANY_FAILURES, ClientLimits
 from gsmtp.server.message import SpooledMessage
 from gsmtp.server.spool import Spool
 from gsmtp.server.stream import ContentStream
@@ -189,11 +189,15 @@ class Dialogue:
             assert hooks.check_certificate is not None
             name = "check_certificate"
             check = self._line.run_check(hooks.check_certificate, timeout, session, question.authzid)
+        trouble: Exception | None = None
         try:
             self.protocol.answer_question(event, check.value, check.refusal)
-        except TypeError as error:
+        except Exception as error:
             # Anything but what was asked for lets nobody in: a coroutine, say, would be true.
-            self.protocol.answer_question(event, None, hooks.failure(name, session.id, error, session))
+            trouble = error
+        if trouble is not None:
+            reply = hooks.failure(name, session.id, trouble, session, withhold=not isinstance(trouble, TypeError))
+            self.protocol.answer_question(event, None, reply)
         if check.close:
             self.protocol.shut_down(None)
 
@@ -202,8 +206,11 @@ class Dialogue:
 
     def _auth_failed(self, event: events.AuthFailed) -> None:
         self._log_refusal("AUTH", event.reply, mechanism=event.mechanism, why=event.why)
-        if self.limits is not None and self.limits.auth_failed() is not None:
-            self.protocol.shut_down(None)
+        # Who was over the limit has not tried again: else it would hold for as long as a phone asks.
+        if self.limits is not None and event.reply is not TOO_MANY_FAILURES:
+            over = self.limits.auth_failed()
+            if over is not None:
+                self.protocol.shut_down(over)
         if self._terms.auth_failure_delay:
             self._line.pause(self._terms.auth_failure_delay)
 

@@ -68,6 +68,31 @@ def _shapes(secret: str) -> list[str]:
     return sorted(shapes, key=len, reverse=True)
 
 
+def _trace(error: BaseException, secret: str, withhold: bool) -> str:
+    """The traceback for the log."""
+    if withhold:
+        return "\nwhich led to\n\n".join(reversed([_silent(each) for each in _chain(error)]))
+    trace = "".join(traceback.format_exception(error))
+    for shape in _shapes(secret) if secret else ():
+        trace = trace.replace(shape, "[secret]")
+    return trace
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """`error`, and those that led to it, as Python would print them."""
+    found: list[BaseException] = []
+    step: BaseException | None = error
+    while step is not None and not any(step is each for each in found):
+        found.append(step)
+        step = step.__cause__ or (None if step.__suppress_context__ else step.__context__)
+    return found
+
+
+def _silent(error: BaseException) -> str:
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    return f"{frames}{type(error).__qualname__}: [text withheld: it may hold a password]\n"
+
+
 class Hooks:
     """The hooks of one handler object: each attribute is the bound method, or None where it is not overridden."""
 
@@ -148,23 +173,33 @@ class Hooks:
         except (ConnectionLost, GreenletExit):
             raise
         except BaseException as error:
-            return Check(refusal=self.failure(hook.__name__, session_id, error, *arguments[:1], secret=secret))
+            # What get_password fetched is a secret that is not known here.
+            withhold = hook.__name__ == "get_password"
+            reply = self.failure(hook.__name__, session_id, error, *arguments[:1], secret=secret, withhold=withhold)
+            return Check(refusal=reply)
 
-    def failure(self, name: str, session_id: str, error: BaseException, *arguments: Any, secret: str = "") -> Reply:
-        """Log `error` with a reference, tell on_error, and make the reply."""
+    def failure(
+        self,
+        name: str,
+        session_id: str,
+        error: BaseException,
+        *arguments: Any,
+        secret: str = "",
+        withhold: bool = False,
+    ) -> Reply:
+        """Log `error` with a reference, tell on_error, and make the reply.
+
+        `secret` is kept out of the log; with `withhold` all that exceptions say is, and only their types are told.
+        """
         reference = self._new_id()
         late = isinstance(error, DeadlineExceeded)
         full = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _FULL)
         fields = {"session": session_id, "reference": reference, "hook": name}
-        trace = "".join(traceback.format_exception(error))
-        if secret:
-            for shape in _shapes(secret):
-                trace = trace.replace(shape, "[secret]")
-        fields["traceback"] = trace
+        fields["traceback"] = _trace(error, secret, withhold)
         logger.error("hook failed%s", " at its deadline" if late else "", extra={"fields": fields})
         if self.on_error is not None and arguments:
             session = getattr(arguments[0], "session", arguments[0])
-            self.tell(self.on_error, session_id, session, error)
+            self.tell(self.on_error, session_id, session, error, secret=secret, withhold=withhold)
         if name in ("on_connect", "on_tls"):
             return Reply(421, "4.3.0", f"Service not available [{reference}]")
         if name in self.auth:
@@ -173,12 +208,20 @@ class Hooks:
             return Reply(452, "4.3.1", f"Insufficient system storage [{reference}]")
         return Reply(451, "4.3.0", f"{'Timed out' if late else 'Internal error'}, try again later [{reference}]")
 
-    def tell(self, hook: Callable[..., Any], session_id: str, *arguments: Any) -> None:
-        """Call a hook whose word decides nothing; a failure is logged."""
+    def tell(
+        self,
+        hook: Callable[..., Any],
+        session_id: str,
+        *arguments: Any,
+        secret: str = "",
+        withhold: bool = False,
+    ) -> None:
+        """Call a hook whose word decides nothing; a failure is logged, as by `failure`."""
         try:
             hook(*arguments)
         except GreenletExit:
             raise
         except BaseException as error:
-            fields = {"session": session_id, "hook": hook.__name__}
-            logger.error("hook failed", exc_info=error, extra={"fields": fields})
+            trace = _trace(error, secret, withhold)  # it tells of the error too that on_error was told of
+            fields = {"session": session_id, "hook": hook.__name__, "traceback": trace}
+            logger.error("hook failed", extra={"fields": fields})

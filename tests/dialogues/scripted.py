@@ -38,6 +38,14 @@ def play(script: str) -> str | None:
     return "In words of its own" if script == "text" else None
 
 
+def judge(envelope: Envelope) -> None:
+    """Refuse the recipients whose names say so."""
+    for recipient in envelope.recipients:
+        kind, _, code = recipient.local.removeprefix("late-").partition("-")
+        if recipient.local.startswith("late-"):
+            (recipient.reject if kind == "reject" else recipient.defer)(int(code))
+
+
 class Plain(Handler):
     """Takes messages and decides nothing, so that the protocol answers all by itself."""
 
@@ -85,10 +93,7 @@ class Scripted(Plain):
 
     def on_message(self, envelope: Envelope, message: Message) -> str | None:
         said = play(envelope.sender_local.removeprefix("data-"))
-        for recipient in envelope.recipients:
-            kind, _, code = recipient.local.removeprefix("late-").partition("-")
-            if recipient.local.startswith("late-"):
-                (recipient.reject if kind == "reject" else recipient.defer)(int(code))
+        judge(envelope)
         self.store(envelope, message.content)
         return said
 
@@ -103,6 +108,7 @@ class Streaming(Plain):
         said = play(envelope.sender_local.removeprefix("data-"))
         while piece := stream.read(7):
             content += piece
+        judge(envelope)
         self.store(envelope, content)
         return said
 
@@ -142,6 +148,12 @@ class Login(Plain):
     def check_token(self, session: Session, user: str, token: str) -> bool | str:
         play(user)
         return token == "good" and (user or "owner")
+
+    def check_certificate(self, session: Session, authzid: str) -> str | None:
+        said: Any = play(authzid)
+        if authzid == "nobody":
+            return ""
+        return said if said is not None else "alice" if authzid in ("", "alice") else None
 
 
 class Notifying(Scripted):

@@ -213,3 +213,46 @@ def test_many_commands_cost_the_same_each() -> None:
     session = make(max_idle_commands=0)
     _, said = drive(session, b"HELO c\r\n" + b"NOOP\r\n" * 20_000)
     assert said.count(b"\r\n") == 20_002
+
+
+class Facts:
+    """What the protocol asks of `session.tls`."""
+
+    peer: dict[str, Any] = {}
+    channel_bindings: dict[str, bytes] = {}
+
+
+def test_tls_forgets_what_xclient_and_xforward_said_in_the_name_of_the_client() -> None:
+    """An attacker on the path could have said it, and the next XCLIENT must not bring it back (RFC 3207 4.2)."""
+    session = make(tls="offered")
+    session.session.trusted = True
+    drive(session, b"XCLIENT ADDR=192.0.2.7 PORT=1 LOGIN=mallory HELO=x PROTO=ESMTP\r\nEHLO c\r\nXFORWARD NAME=x\r\n")
+    who = session.session
+    assert (who.user, who.peer) == ("mallory", ("192.0.2.7", 1)) and who.forwarded is not None
+    session.receive(b"STARTTLS\r\n")
+    event = session.next_event()
+    assert isinstance(event, events.StartTls)
+    session.answer(event)
+    session.tls_started(Facts())
+    assert (who.user, who.helo, who.esmtp, who.forwarded) == (None, "", False, None)
+    # Whose connection it is was said by the network, as with a PROXY header.
+    assert who.peer == ("192.0.2.7", 1)
+    drive(session, b"XCLIENT PORT=2\r\n")
+    assert (who.user, who.helo, who.esmtp, who.peer) == (None, "", False, ("192.0.2.7", 2))
+
+
+def test_xclient_forgets_what_xforward_said() -> None:
+    session = make()
+    session.session.trusted = True
+    drive(session, b"EHLO c\r\nXFORWARD NAME=x\r\nXCLIENT ADDR=192.0.2.7\r\n")
+    assert session.session.forwarded is None
+
+
+def test_a_421_of_the_handler_is_said_although_the_session_has_failed_too_often() -> None:
+    session = make(auth="offered", auth_hooks=frozenset({"check_password"}), auth_without_tls=True, max_auth_failures=1)
+    session.receive(b"EHLO c\r\nAUTH PLAIN AGEAYg==\r\n")
+    event = session.next_event()
+    assert isinstance(event, events.AuthQuestion)
+    session.answer_question(event, None, Reply(421, "4.7.0", "Not from there"))
+    assert session.data_to_send().endswith(b"421 4.7.0 Not from there\r\n")
+    assert session.state is State.CLOSED

@@ -39,7 +39,7 @@ class Streaming(Handler):
             for piece in stream:
                 content += piece
         except BaseException as error:
-            self._note(ended=type(error).__name__, content=content.decode("latin-1"))
+            self._note(ended=f"{type(error).__name__}: {error}", content=content.decode("latin-1"))
             raise
         self._note(ended="whole", content=content.decode("latin-1"), ticket=envelope.parameters.get("XTICKET"))
         return "streamed"

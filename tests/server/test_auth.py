@@ -355,7 +355,9 @@ def test_lines_of_an_exchange(serve_auth: Serve, certificates: Certificates) -> 
             assert talk.ask("AUTH PLAIN").startswith("334")
             line = plain(USER, long + "x" * (octets - sasl.MAX_LINE))
             reply = talk.ask(line)
-            assert reply == (MALFORMED if octets == sasl.MAX_LINE else "500 5.5.2 Line too long")
+            assert reply == (
+                MALFORMED if octets == sasl.MAX_LINE else "500 5.5.6 Authentication exchange line too long"
+            )
             assert talk.ask("NOOP").startswith("250")
         # Afterwards commands have their own limit again.
         assert talk.ask("NOOP " + "x" * 600) == "500 5.5.2 Line too long"
@@ -482,3 +484,58 @@ def test_names_of_mechanisms_in_any_case(login: Live, certificates: Certificates
     for name in ("plain", "Plain", "pLAIN"):
         with secure(login, certificates.context()) as talk:
             assert talk.ask(f"aUTH {name} {plain(USER, PASSWORD)}") == WELCOME
+
+
+LEAKING = f"""
+from gsmtp import Handler
+
+PASSWORD = {PASSWORD[::-1]!r}[::-1]
+
+class Inbox(Handler):
+    def check_password(self, session, user, password):
+        raise ValueError(f"no {{password}}")
+
+    def get_password(self, session, user, mechanism):
+        if user == "nested":
+            try:
+                int(PASSWORD)
+            except ValueError as error:
+                raise RuntimeError(f"of a row: {{PASSWORD[:4]}}") from error
+        raise LookupError(PASSWORD)
+
+    def check_token(self, session, user, token):
+        raise ExceptionGroup(token, [ValueError(token)])
+
+    def on_error(self, session, error):
+        raise RuntimeError(f"cannot report {{error!r}}")
+
+    def on_message(self, envelope, message):
+        return None
+"""
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_reports_that_fail_tell_no_password_either(serve: Serve, log_format: str) -> None:
+    """What on_error raises has the first exception behind it, and what get_password fetched is nowhere known."""
+    live = serve(
+        "-s", "auth_without_tls=true", "-s", "auth_failure_delay=0.0", "-s", "max_auth_failures=0",
+        "--log-level", "debug", "-s", f"log_format={log_format}",
+        code=LEAKING,
+    )  # fmt: skip
+    with live.connect() as talk:
+        said = [talk.ask(f"AUTH PLAIN {plain(USER, PASSWORD)}")]
+        for name in (USER, "nested"):
+            talk.ask("AUTH CRAM-MD5")
+            said.append(talk.ask(encoded(f"{name} {'0' * 32}")))
+            said.append(talk.ask(f"AUTH SCRAM-SHA-256 {encoded(f'n,,n={name},r=abc')}"))
+        said.append(talk.ask(f"AUTH XOAUTH2 {encoded(f'user=x{chr(1)}auth=Bearer {TOKEN}{chr(1) * 2}')}"))
+        talk.ask("QUIT")
+    assert all(reply.startswith("454 4.7.0 Temporary authentication failure [") for reply in said), said
+    live.wait_for_log("reason.*quit")
+    log = live.log
+    assert log.count("hook failed") == 12
+    # Where it was, and of what kind, is told.
+    for word in ("LookupError: [text withheld", "RuntimeError: [text withheld", "inbox.py", "[secret]"):
+        assert word in log, word
+    for word in (PASSWORD, PASSWORD[:4], "sëcret", "s\\xebcret", "s\\u00ebcret", TOKEN, encoded(PASSWORD)):
+        assert word not in log, word

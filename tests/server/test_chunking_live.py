@@ -102,20 +102,20 @@ def test_a_stream_ends_when_its_message_does(tmp_path: Path) -> None:
     with serving(tmp_path, "chunkinghandlers:Streaming", *arguments) as address:
         client = Client(address)
         client.say(b"EHLO c\r\n")
-        given_up = [{"reset": 1}, {"ended": "Reject", "content": "one\r\n"}]
+        gone = "554 5.5.1 The client gave the message up"
         expected: list[dict[str, object]] = []
-        for end, replies in (
-            (b"RSET\r\n", ["250 2.0.0"]),
-            (b"EHLO c\r\n", ["250 CHUNK"]),
-            (bdat(b"x" * 101) + bdat(b"", True), ["552 5.3.4"] * 2),
-            (b"BDAT 4 WHAT\r\nQUIT" + bdat(b"", True), ["501 5.5.4"] * 2),
+        for end, replies, why in (
+            (b"RSET\r\n", ["250 2.0.0"], gone),
+            (b"EHLO c\r\n", ["250 CHUNK"], gone),
+            (bdat(b"x" * 101) + bdat(b"", True), ["552 5.3.4"] * 2, "552 5.3.4 Message too large"),
+            (b"BDAT 4 WHAT\r\nQUIT" + bdat(b"", True), ["501 5.5.4"] * 2, "501 5.5.4 Syntax: BDAT octets [LAST]"),
         ):
             client.say(OPEN % b"", 2)
             assert client.say(bdat(b"one\r\n")) == ["250 2.0.0 5 octets received"]
             said = client.say(end, len(replies))
             if not end.startswith(b"EHLO"):
                 assert [reply[:9] for reply in said] == replies
-            expected += given_up
+            expected += [{"reset": 1}, {"ended": f"Reject: {why}", "content": "one\r\n"}]
             # The session lives, and a whole message goes through after each.
             assert client.say(OPEN % b"" + bdat(b"fine", True), 3)[-1] == "250 2.0.0 streamed"
             expected.append({"ended": "whole", "content": "fine", "ticket": None})
@@ -123,7 +123,9 @@ def test_a_stream_ends_when_its_message_does(tmp_path: Path) -> None:
         client.say(OPEN % b"" + bdat(b"one\r\n"), 3)
         assert client.say(b"QUIT\r\n")[0].startswith("221")
         assert client.file.read() == b""
-    assert sorted(map(str, notes(tmp_path)[len(expected) :])) == sorted(map(str, given_up))
+    assert sorted(map(str, notes(tmp_path)[len(expected) :])) == sorted(
+        map(str, [{"reset": 1}, {"ended": f"Reject: {gone}", "content": "one\r\n"}])
+    )
 
 
 def test_what_a_handler_claims_is_offered_and_its_failures_are_not_told(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from live import Live, run, wait_for
+from certificates import Certificates
+from live import Live, dial, run, wait_for
 
 from gsmtp.protocol.proxy import ProxyCommand, ProxyFamily, ProxyHeader
 
@@ -172,7 +173,7 @@ def test_early_talkers_are_sent_away(server: Callable[..., Live]) -> None:
     live = server("-s", "greet_delay=0.5")
     with open_to(live) as sock, sock.makefile("rb", 0) as file:
         sock.sendall(b"EHLO c.example\r\n")
-        assert file.readline().startswith(b"554 5.5.0")
+        assert file.readline() == b"554 5.5.0 You talk before the greeting\r\n"
         assert file.readline() == b""
     with open_to(live) as sock, sock.makefile("rb", 0) as file:
         assert file.readline().startswith(b"220 ")
@@ -182,7 +183,7 @@ def test_sessions_per_address(server: Callable[..., Live]) -> None:
     live = server("-s", "limit_sessions=2", "-s", "limit_exempt=[]")
     clients = [live.connect() for _ in range(2)]
     with open_to(live) as sock, sock.makefile("rb", 0) as file:
-        assert file.readline().startswith(b"421 4.7.0")
+        assert file.readline() == b"421 4.7.0 Too many connections from your address at a time\r\n"
     clients.pop().close()
     deadline = time.monotonic() + 10
     while True:
@@ -193,19 +194,42 @@ def test_sessions_per_address(server: Callable[..., Live]) -> None:
     clients.pop().close()
 
 
+def test_no_word_in_clear_to_a_client_that_waits_for_tls(
+    server: Callable[..., Live], certificates: Certificates
+) -> None:
+    """It would take "421 " for a broken record of TLS."""
+    files = ("--certfile", certificates.main.certfile, "--keyfile", certificates.main.keyfile)
+    live = server("-b", "smtps://127.0.0.1:0", *files, "-s", "limit_sessions=1", "-s", "limit_exempt=[]")
+    address = live.addresses["smtps://127.0.0.1:0"]
+    with live.connect(address, tls=certificates.context()), dial(address) as sock:
+        assert sock.recv(100) == b""
+    live.wait_for_log("reason=limited")
+
+
+def test_connections_per_address(server: Callable[..., Live]) -> None:
+    live = server("-s", "limit_connections=2", "-s", "limit_exempt=[]")
+    for _ in range(2):
+        live.connect().close()
+    with open_to(live) as sock, sock.makefile("rb", 0) as file:
+        assert file.readline() == b"421 4.7.0 Too many connections from your address, try again later\r\n"
+
+
 def test_messages_and_recipients_per_address(server: Callable[..., Live]) -> None:
     live = server("-s", "limit_messages=2", "-s", "limit_recipients=3", "-s", "limit_exempt=[]")
     client = live.connect()
-    said = []
+    words = []
     for _ in range(3):
-        said.append(client.ask("MAIL FROM:<a@example.com>")[:3])
-        said.extend(client.ask("RCPT TO:<b@example.com>")[:3] for _ in range(2))
+        words.append(client.ask("MAIL FROM:<a@example.com>"))
+        words.extend(client.ask("RCPT TO:<b@example.com>") for _ in range(2))
         client.ask("RSET")
+    assert words[5] == "450 4.7.1 Too many recipients from your address, try again later"
+    assert words[6] == "450 4.7.1 Too many messages from your address, try again later"
+    said = [each[:3] for each in words]
     assert said == ["250", "250", "250", "250", "250", "450", "450", "503", "503"]
     client.close()
 
 
-def test_failed_logins_per_address_refuse_even_the_right_password(server: Callable[..., Live]) -> None:
+def test_failed_logins_per_address(server: Callable[..., Live]) -> None:
     settings = ("auth_without_tls=true", "auth_failure_delay=0.0", "limit_auth_failures=2", "limit_exempt=[]")
     live = server(*[text for each in settings for text in ("-s", each)], code=LOGIN)
     wrong, right = "AUTH PLAIN AHUAd3Jvbmc=", "AUTH PLAIN AHUAcmlnaHQ="
@@ -215,10 +239,30 @@ def test_failed_logins_per_address_refuse_even_the_right_password(server: Callab
     second = live.connect()
     assert second.ask(wrong).startswith("535 ")
     assert second.ask(wrong).startswith("535 ")
+    enough = "421 4.7.0 Too many failed logins from your address, try again later"
+    assert (second.reply(), second.reply()) == (enough, "")
     second.close()
-    third = live.connect()
-    assert third.ask(right).startswith("421 4.7.0")
-    third.close()
+    # Even with the right password, and from whichever session.
+    for _ in range(3):
+        with live.connect() as third:
+            assert (third.ask(right), third.reply()) == (enough, "")
+
+
+def test_who_is_refused_login_for_a_while_has_not_failed_again(server: Callable[..., Live]) -> None:
+    """Else the limit would hold for as long as somebody asks."""
+    settings = ("auth_without_tls=true", "auth_failure_delay=0.0", "limit_auth_failures=2", "limit_exempt=[]")
+    settings += ("limit_auth_interval=2.0",)
+    live = server(*[text for each in settings for text in ("-s", each)], code=LOGIN)
+    with live.connect() as talk:
+        for _ in range(2):
+            talk.ask("AUTH PLAIN AHUAd3Jvbmc=")
+
+    def let_in() -> bool:
+        with live.connect() as talk:
+            return talk.ask("AUTH PLAIN AHUAcmlnaHQ=").startswith("235 ")
+
+    assert not let_in()
+    wait_for(let_in, 10)
 
 
 @pytest.mark.parametrize("setting", ['proxy_protocol=["x"]', 'xclient=["1.2.3.4/99"]', 'limit_exempt=["300.1.1.1"]'])

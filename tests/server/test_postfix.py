@@ -1,7 +1,7 @@
-"""A real Postfix delivers through us: SMTP with TLS, DSN, SMTPUTF8 and 8BITMIME, and LMTP over TCP and a unix socket.
+"""A real Postfix delivers through us: SMTP with TLS, DSN, SMTPUTF8, 8BITMIME and XFORWARD, and LMTP, also on a socket.
 
-Its smtp client never sends BDAT (CHUNKING is for its smtpd only). Of Debian's clients Exim does, but its package
-cannot be installed beside Postfix, and its program alone wants the user that only the package makes.
+Its smtp client never sends BDAT (CHUNKING is for its smtpd only); Dovecot's does, in test_peers.py. Exim's would too,
+but its package cannot be installed beside Postfix, and its program alone wants the user that only the package makes.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ class Inbox(Handler):
                 recipient.reject(550, "5.7.1", "Not for me")
             if recipient.state.kind == "defer":
                 recipient.defer(452, "4.2.2", "Mailbox full")
-        tls = envelope.session.tls
+        tls, forwarded = envelope.session.tls, envelope.session.forwarded
         row = {
             "from": envelope.sender,
             "to": {each.address: shown(each.parameters) for each in envelope.recipients},
             "mail": shown(envelope.parameters),
             "protocol": envelope.session.protocol,
+            "forwarded": forwarded and [forwarded.name, forwarded.address, forwarded.helo, forwarded.source],
             "tls": tls and [tls.version, tls.server_name],
             "content": message.content.decode("utf-8", "surrogateescape"),
         }
@@ -78,6 +79,7 @@ def route(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) 
     # A path that Postfix's own user may walk, and short enough for a socket.
     with Public() as public:
         certificate = [f"--certfile={pair.certfile}", f"--keyfile={pair.keyfile}", "--hostname=mx.example.org"]
+        certificate += ["--set", 'xclient=["127.0.0.1", "unix"]']
         binds = ["smtp://127.0.0.1:0", "lmtp://127.0.0.1:0", f"lmtp+unix:{public}/lmtp"]
         live = Live(directory, ["inbox:Inbox", *certificate, *(f"-b={bind}" for bind in binds)], 2)
         try:
@@ -88,6 +90,7 @@ def route(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) 
             copy = Path(public, "ca.pem")
             copy.write_bytes(Path(certificates.ca).read_bytes())
             tls = ["smtp_tls_security_level = secure", f"smtp_tls_CAfile = {copy}", "smtp_tls_loglevel = 1"]
+            tls += ["smtp_send_xforward_command = yes", "lmtp_send_xforward_command = yes"]
             tls += ["smtp_tls_secure_cert_match = mx.example.org", "smtp_tls_servername = mx.example.org"]
             with Postfix(where, "\n".join(tls)) as postfix:
                 yield Route(live, postfix)
@@ -122,6 +125,14 @@ def test_smtp_under_tls(route: Route) -> None:
     assert "Verified TLS connection established to 127.0.0.1" in route.postfix.log
     # Its pipelining, and what it knows of us:
     assert int(row["mail"]["SIZE"]) >= len(CONTENT)
+
+
+@pytest.mark.parametrize("domain", ["smtp.example", "lmtp.example", "unix.example"])
+def test_xforward(route: Route, domain: str) -> None:
+    route.postfix.send(CONTENT, f"forward@{domain}")
+    row = route.taken(f"forward@{domain}")
+    # Postfix was told to look up no names.
+    assert row["forwarded"] == [None, "127.0.0.1", "inject.example", "REMOTE"]
 
 
 def test_the_null_reverse_path(route: Route) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from live import Live, Talk, stored, stuffed, wait_for, without_trace
 
-TIMEOUT = "421 4.4.2 Timeout"
+TIMEOUT = "421 4.4.2 Timeout, closing connection"
 
 
 def test_command_timeout(serve: Callable[..., Live]) -> None:

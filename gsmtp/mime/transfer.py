@@ -173,7 +173,7 @@ def decode_uuencode(data: bytes) -> bytes:
     """The data between "begin" and "end"; without a "begin" line, all lines that can be read."""
     start = 0 if data.startswith(b"begin ") else data.find(b"\nbegin ") + 1
     at = data.find(b"\n", start) + 1 if data.startswith(b"begin ", start) else 0
-    out, bad = bytearray(), 0
+    out, bad = bytearray(), 0  # lines that say nothing, or little: only the last one of a file is short
     while at < len(data) and bad < _MOST_RUNS and (found := _LINE.match(data, at)):
         at = found.end()
         line = found[0].rstrip(b"\r\n")
@@ -181,8 +181,8 @@ def decode_uuencode(data: bytes) -> bytes:
             break
         # The first character says how many bytes are meant. Some encoders miscount, and lines get cut off.
         length = min((line[0] - 32) & 63, (len(line) - 1) * 3 // 4) if line else 0
+        bad += length < 20
         if not length:
-            bad += 1
             continue
         try:
             out += binascii.a2b_uu(bytes((length + 32,)) + line[1 : (length * 4 + 2) // 3 + 1])

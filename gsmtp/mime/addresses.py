@@ -266,6 +266,8 @@ class _Parser:
         if self.angle is not None:
             if self.open:
                 self.tell("bad_address", "a bracket has no end")
+            if "@" in self.words:
+                self.tell("bad_address", "a name with an at sign needs quotes")
             name, addr = self.phrase(self.plain), _spec(self.angle)
         elif self.words:
             name, addr = self.bare()
@@ -302,8 +304,8 @@ class _Parser:
         end = at + 1
         while end < len(words) and (words[end] != " " or _joins(words, end)):
             end += 1
-        if end < len(words):
-            self.tell("bad_address", "text behind the address")
+        if start or end < len(words):
+            self.tell("bad_address", "text beside an address without brackets")
         return self.phrase(self.plain[:start]), _spec(words[start:end])
 
 

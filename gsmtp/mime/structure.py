@@ -89,6 +89,8 @@ class _Pass:
                 hit -= 1
             if index < 0:  # a closing line
                 self.close(~index, hit)
+                if not self.levels[~index].part._children:
+                    self.tell_unclosed(~index)
                 self.pop(~index)
                 at = after
                 continue
@@ -251,5 +253,5 @@ def grow(root: Part) -> None:
             message = Message(root._source, headers, content, 0, head.body, len(content))
             message._origin = found._origin if found._origin >= 0 else found._body
             found._embedded = message
-            # Each is a copy of all that is inside, so at most five such stand in each other.
-            waiting.append((message, level + max(1, limits.depth // 5)))
+            # Each is a copy of all that is inside, so at most three such stand in each other.
+            waiting.append((message, level + limits.depth // 3 + 1))

@@ -151,10 +151,17 @@ def decode_base64(data: bytes) -> bytes:
     return b"".join(out)
 
 
+def _space_at_end(data: bytes) -> bool:
+    return b" \n" in data or b" \r\n" in data or b"\t\n" in data or b"\t\r\n" in data
+
+
 def decode_quoted_printable(data: bytes) -> bytes:
     """RFC 2045 6.7. White space at a line's end is deleted, as rule 3 says; "=" that is no escape stays."""
     data = data.rstrip(b" \t")
-    if b" \n" in data or b" \r\n" in data or b"\t\n" in data or b"\t\r\n" in data:
+    if _space_at_end(data):
+        for space in (b" ", b"\t", b" ", b"\t"):  # nearly always one or two, for which this is quickest
+            data = data.replace(space + b"\r\n", b"\r\n").replace(space + b"\n", b"\n")
+    if _space_at_end(data):
         # By pieces that end with lines: a substitution keeps everything it finds until it is done.
         out = bytearray()
         at = 0

@@ -165,6 +165,11 @@ _LOST = re.compile("[\ufffd\udc80-\udcff]")
 _CONTROLS = {code: bytes([code]).decode("cp1252", "replace") for code in range(0x80, 0xA0)}
 _SPACE_AT_END = re.compile(r"[ \t]+(?=\r?\n|\Z)")
 _SPACE_BEFORE_COLON = re.compile(rb"^[!-9;-~]+[ \t]+:", re.M)
+_LONE_CR = re.compile(rb"\r(?!\n)")
+
+
+def _encoded_mail(raw: bytes) -> bool:
+    return any(part.message is not None and part.encoding for part in mime.decode(raw).walk())
 
 
 def _no_space(answer: Any) -> Any:
@@ -218,6 +223,16 @@ KINDS: list[tuple[str, Callable[[Case], bool]]] = [
         lambda case: case.asks(*PARTS) and bool(case.codes & {"no_boundary", "missing_boundary"}),
     ),
     ("white space at the end of a line", lambda case: _no_space(case.theirs) == _no_space(case.ours)),
+    (
+        "quoted-printable that is broken",
+        lambda case: case.asks("bytes", "text", "html") and "bad_quoted_printable" in case.codes,
+    ),
+    (
+        "a transfer encoding that is misspelt",
+        lambda case: case.asks("bytes", "text", "html") and "unknown_encoding" in case.codes,
+    ),
+    ("an attached mail in a transfer encoding", lambda case: case.asks(*PARTS) and _encoded_mail(case.raw)),
+    ("encoded words that break the grammar", lambda case: case.asks("subject") and "bad_encoded_word" in case.codes),
     ("base64 that is broken", lambda case: case.asks("bytes", "text", "html") and "bad_base64" in case.codes),
     (
         "a From line of mbox before the head of a part",
@@ -237,6 +252,8 @@ KINDS: list[tuple[str, Callable[[Case], bool]]] = [
         "a Content-Type that breaks the grammar",
         lambda case: case.asks(*PARTS) and bool(case.codes & {"bad_content_type", "bad_parameter"}),
     ),
+    ("a comment in Content-Type", lambda case: case.asks(*PARTS) and any("(" in each for each in case.there["types"])),
+    ("a CR without LF", lambda case: bool(_LONE_CR.search(case.raw))),
     (
         "white space before a header or its colon",
         lambda case: "indented_header" in case.codes or bool(_SPACE_BEFORE_COLON.search(case.raw)),

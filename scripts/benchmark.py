@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Compare gsmtp with its peers: `scripts/benchmark.py`, or `--quick` for a minute's look, `--list` for what
-there is.
+there is. `--mime` compares gsmtp.mime with the standard library's email package instead, over a folder of mail
+(`--corpus`), and needs nothing but this interpreter.
 
 Needs Postfix's smtp-source on PATH (Debian: apt install postfix; as a plain user add /usr/sbin to PATH) and
 psutil. Peers run where they are installed: `pip install aiosmtpd uvloop` for this interpreter; Node and `npm
@@ -9,8 +10,8 @@ install --prefix DIR smtp-server` with `--node-dir DIR`. Two commits of gsmtp co
 
 Servers run one at a time in interleaved rounds on 127.0.0.1; what is quoted are medians over the rounds, of
 ratios taken within a round. Trust the ratios: absolute figures are those of one machine on one day. The exit
-status is 0, or 1 when a server failed in a workload (the others are measured all the same), or 2 when nothing
-could be run.
+status is 0, or 1 when a server failed in a workload (the others are measured all the same) or gsmtp.mime fell short of
+what is promised, or 2 when nothing could be run.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from bench.servers import Entry
 from bench.workloads import WORKLOADS, Effort, Workload
 
 WIDTH = 100  # columns of the text
+ROOT = Path(__file__).resolve().parent.parent
+FIXTURES = ROOT / "tests" / "mime" / "fixtures"
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -66,6 +69,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="in place of --seconds: 4 KB messages in one run (other sizes: as many bytes)",
     )
     add("--idle", type=int, help="sessions of the idle workload (default: 2000)")
+    add("--mime", action="store_true", help="gsmtp.mime beside the standard library, in place of servers")
+    add(
+        "--corpus",
+        metavar="DIR",
+        type=Path,
+        default=FIXTURES,
+        help="for --mime: a folder of mail, files of any name (default: the tests' fixtures)",
+    )
     add("--quick", action="store_true", help="2 rounds of half a second, 300 idle sessions: figures are rough")
     add("--json", metavar="FILE", type=Path, help="write all figures there")
     add("--rst", action="store_true", help="print RST in place of text")
@@ -175,8 +186,27 @@ def _ignore_signals() -> None:
         signal.signal(each, signal.SIG_IGN)
 
 
+def compare_mime(options: argparse.Namespace) -> int:
+    """Run the comparison of gsmtp.mime with the standard library, of this source tree."""
+    sys.path.insert(0, str(ROOT))
+    from bench import mime
+
+    try:
+        about, results, kept = mime.run(options.corpus, options.rounds, options.seconds / 15)
+    except ValueError as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 2
+    print("\n".join((mime.rst if options.rst else mime.text)(results, kept)))
+    if options.json:
+        document = {"mime": {"about": about, "workloads": results, "memory": kept}}
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
+    return 0 if all(result["held"] for result in results) and kept["held"] else 1
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
+    if options.mime:
+        return compare_mime(options)
     if options.list:
         show_list(options.all_servers)
         return 0

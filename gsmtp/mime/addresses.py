@@ -25,7 +25,7 @@ _NEEDS_QUOTES = re.compile(r"[.]|=\?")
 _TOKEN = re.compile(
     r"(?P<space>[ \t\r\n]++)"
     r"|(?P<word>=\?[^?\s]{1,75}\?[bBqQ]\?[^?<>\"]*+\?=)|(?P<literal>\[[^][\\,;<>\"]*+\])"
-    r"|(?P<special>,[, \t\r\n]*+|[;:<>@\"(])|(?P<atom>(?:[^ \t\r\n,;:<>@\"(\[=]|=(?!\?))++|.)",
+    r"|(?P<special>[,;][,; \t\r\n]*+|[:<>@\"(])|(?P<atom>(?:[^ \t\r\n,;:<>@\"(\[=]|=(?!\?))++|.)",
     re.S,
 )
 # RFC 5321 4.1.2 and RFC 6531 3.3: dot-string or quoted-string "@" domain or address literal
@@ -186,8 +186,8 @@ class _Parser:
                     self.space()
             else:
                 self.special(token)
-                if token[0] in ",;:":
-                    begin = at
+                if not self.words and self.angle is None:
+                    begin = at  # routes and stray colons go on with the mailbox, and count for its length
                 if self.count >= self.limit:
                     self.tell("too_many_addresses", f"more than {self.limit}")
                     self.clear()
@@ -233,15 +233,14 @@ class _Parser:
             self.open = False
         elif token == "@":
             self.add(token, token)
-        elif token[0] == ",":
-            if self.open and self.angle and self.angle[0] == "@":
+        elif token[0] in ",;":
+            ends = ";" in token
+            if not ends and self.open and self.angle and self.angle[0] == "@":
                 self.angle.append(",")  # RFC 5322 4.4: obs-route = "@" domain *("," "@" domain) ":"
             else:
                 self.flush()
-        elif token == ";":
-            self.flush()
-            if self.group is not None:
-                self.end_group()
+                if ends and self.group is not None:
+                    self.end_group()
         elif self.open and self.angle is not None:
             if self.angle and self.angle[0] == "@":
                 self.angle = []
@@ -267,6 +266,8 @@ class _Parser:
         if self.angle is not None:
             if self.open:
                 self.tell("bad_address", "a bracket has no end")
+            if "@" in self.words:
+                self.tell("bad_address", "a name with an at sign needs quotes")
             name, addr = self.phrase(self.plain), _spec(self.angle)
         elif self.words:
             name, addr = self.bare()
@@ -303,8 +304,8 @@ class _Parser:
         end = at + 1
         while end < len(words) and (words[end] != " " or _joins(words, end)):
             end += 1
-        if end < len(words):
-            self.tell("bad_address", "text behind the address")
+        if start or end < len(words):
+            self.tell("bad_address", "text beside an address without brackets")
         return self.phrase(self.plain[:start]), _spec(words[start:end])
 
 

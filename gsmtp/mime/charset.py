@@ -10,9 +10,11 @@ byte is something.
 from __future__ import annotations
 
 import re
-from codecs import charmap_decode
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, charmap_decode, getincrementaldecoder
 from collections.abc import Callable
 from encodings.aliases import aliases
+from functools import cache
+from importlib import import_module
 
 _NAMES = """
 ascii utf_8 utf_7 utf_16 utf_16_be utf_16_le utf_32 utf_32_be utf_32_le latin_1 iso8859_2 iso8859_3
@@ -92,6 +94,9 @@ _SUPERSETS: dict[str, str] = {
     "iso8859_9": "cp1254",
 }
 
+_PIECE = 64 * 1024
+_MOST_MISFITS = 10_000
+
 # cp1252 leaves five bytes undefined; as in WHATWG Encoding they stand for the control characters of that
 # number.
 _CP1252 = "".join(bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in range(256))
@@ -143,7 +148,36 @@ def decode_text(
             return data.decode(superset)
         except UnicodeError:
             codec = superset
+    return _replaced(data, codec)
+
+
+@cache
+def _table(codec: str) -> str | None:
+    """What each byte is in a charset of single bytes, U+FFFD for those that are nothing; None for another
+    charset.
+    """
+    table: str | None = getattr(import_module(f"encodings.{codec}"), "decoding_table", None)
+    return None if table is None else table.replace("\ufffe", "\ufffd")
+
+
+def _replaced(data: bytes, codec: str) -> str:
+    """Text with U+FFFD for what does not fit. Python calls a function for each of these, which costs a hundred
+    times what a character does: single bytes go by a table, and what is plainly in no such charset is guessed.
+    """
+    if table := _table(codec):
+        return charmap_decode(data, "strict", table)[0]
+    out: list[str] = []
+    misfits = 0
     try:
-        return data.decode(codec, "replace")
+        if codec in ("utf_16", "utf_32") and not data.startswith((BOM_UTF16_LE, BOM_UTF16_BE, BOM_UTF32_BE)):
+            codec += "_le"  # as for the whole; in pieces the codecs insist on the mark
+        decoder = getincrementaldecoder(codec)("replace")
+        for at in range(0, len(data), _PIECE):
+            out.append(decoder.decode(data[at : at + _PIECE], at + _PIECE >= len(data)))
+            misfits += out[-1].count("\ufffd")
+            if misfits > _MOST_MISFITS:
+                out.append(guess(data[at + _PIECE :]))
+                break
     except UnicodeError:  # some stateful codecs raise even so
         return guess(data)
+    return "".join(out)

@@ -51,10 +51,10 @@ def parse_date(text: str) -> datetime | None:
 def _date(
     year: str, month: int | None, day: str, hour: str, minute: str, second: str | None, zone: str | None
 ) -> datetime | None:
-    number = int(year)
-    if len(year) == 2:
-        number += 2000 if number < 50 else 1900
-    elif len(year) == 3:
+    number = int(year)  # RFC 5322 4.3; "0001" is what some write for 2001
+    if number < 50:
+        number += 2000
+    elif number < 1000:
         number += 1900
     try:
         return datetime(

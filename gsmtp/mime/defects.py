@@ -88,6 +88,7 @@ class Limits:
     parts: int = 1_000  # in the whole mail
     header_bytes: int = 256 * 1024  # of one head; large providers refuse more than 64 KiB
     headers: int = 1_000  # in one head; mail that has passed many lists has under 200
+    mail_headers: int = 20_000  # in all heads of the mail together; a thousand parts have some 5,000
     parameters: int = 100  # of one header, the pieces of RFC 2231 counted
     addresses: int = 10_000  # in one header
     encoded_words: int = 1_000  # in one header

@@ -12,6 +12,7 @@ from __future__ import annotations
 import mmap
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from gsmtp.mime.charset import guess
@@ -63,8 +64,12 @@ def scan(
     limits: Limits = DEFAULT_LIMITS,
     delimiters: dict[bytes, int] | None = None,
     mbox: bool = False,
+    most: int | None = None,
 ) -> Head:
-    """The head that begins at `start`, in one pass. `delimiters` are lines that end a part, so a head too."""
+    """The head that begins at `start`, in one pass. `delimiters` are lines that end a part, so a head too.
+    `most` is how many headers are read if that is fewer than `limits` let through, at least one.
+    """
+    most = limits.headers if most is None else min(limits.headers, most)
     names: list[bytes] = []
     fields: list[Span] = []
     defects: list[Defect] = []
@@ -79,7 +84,7 @@ def scan(
         elif (found := _INDENT.match(buffer, at, stop)) and match(buffer, found.end(), stop):
             defects.append(Defect("indented_header", "the first line begins with white space", at))
             at = found.end()
-    if delimiters is None and isinstance(buffer, bytes) and (quick := _regular(buffer, at, stop, limits.headers)):
+    if delimiters is None and isinstance(buffer, bytes) and (quick := _regular(buffer, at, stop, most)):
         return quick._replace(defects=defects) if defects else quick
     while found := match(buffer, at, stop):
         name = found[1]
@@ -90,8 +95,8 @@ def scan(
         names.append(name.lower())
         fields.append(found)
         at = found.end()
-        if len(names) >= limits.headers and match(buffer, at, stop):
-            defects.append(Defect("too_many_headers", f"more than {limits.headers}", at))
+        if len(names) >= most and match(buffer, at, stop):
+            defects.append(Defect("too_many_headers", f"more than {len(names)}", at))
             return Head(names, fields, _after_head(buffer, at, end), defects)
     if at >= end:
         return Head(names, fields, end, defects)
@@ -115,7 +120,7 @@ def _regular(buffer: bytes, at: int, stop: int, most: int) -> Head | None:
     blank = _BLANK.match(buffer, end, stop)
     if blank is None or blank.end() == end:
         return None
-    fields = list(_NAMED_FIELD.finditer(buffer, at, end))
+    fields = list(islice(_NAMED_FIELD.finditer(buffer, at, end), max(most, 1) + 1))
     if len(fields) > most:
         return None
     return Head([found[1].lower() for found in fields], fields, blank.end(), [])

@@ -26,6 +26,8 @@ _WORD = re.compile(r"[^;\s]*+")
 _COMMENT_AT_END = re.compile(r"[ \t]\([^()]*\)\Z")
 # RFC 2231 7: attribute [ "*" section ] [ "*" ]
 _PIECE = re.compile(r"([^*]+)(?:\*([0-9]{1,9}))?(\*)?")
+# RFC 2045 5.1: tspecials, which may stand in a value in quotes only
+_NEEDS_QUOTES = re.compile(r"[()<>@,;:\\\"/\[\]?=\s]|\A\Z")
 # File names are free text: senders leave spaces in them without quotes, and write encoded words.
 _FREE_TEXT = frozenset(("name", "filename"))
 
@@ -49,12 +51,14 @@ def parse_parameters(text: str, limits: Limits = DEFAULT_LIMITS, note: Note | No
     pieces: dict[str, str] = {}
     quotable = True  # a quoted string without an end was not met yet
     count = 0
+    parted = not value  # a semicolon stands before what comes
     length = len(text)
     while at < length:
         at, closed = skip_blank(text, at)
         if not closed and note is not None:
             note("unterminated_comment", "a comment has no end")
         if text.startswith(";", at):
+            parted = True
             at += 1
             continue
         if at >= length:
@@ -72,6 +76,9 @@ def parse_parameters(text: str, limits: Limits = DEFAULT_LIMITS, note: Note | No
                 note("too_many_parameters", f"more than {limits.parameters}")
             break
         name, at = found[1].lower(), found.end()
+        if note is not None and not parted:
+            note("bad_parameter", f"no semicolon before {name:.40}")
+        parted = False
         if text.startswith('"', at):
             quoted = QUOTED.match(text, at) if quotable else None
             if quoted is None:
@@ -86,13 +93,15 @@ def parse_parameters(text: str, limits: Limits = DEFAULT_LIMITS, note: Note | No
             found = _JUNK.match(text, at)
             content, at = (found[0].strip(), found.end()) if found else ("", length)
             content = _COMMENT_AT_END.sub("", content)
-            if note is not None and " " in content:
-                note("bad_parameter", f"the value of {name:.40} has spaces and no quotes")
+            if note is not None and _NEEDS_QUOTES.search(content):
+                note("bad_parameter", f"the value of {name:.40} needs quotes")
         else:
             found = _WORD.match(text, at)
             content, at = (found[0], found.end()) if found else ("", length)
             if name == "charset":
                 content = content.partition("(")[0]
+            if note is not None and _NEEDS_QUOTES.search(content):
+                note("bad_parameter", f"the value of {name:.40} needs quotes")
         if name in pieces:
             if note is not None:
                 note("duplicate_parameter", f"{name:.40}")

@@ -8,9 +8,11 @@ forge one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 
 from gsmtp.mime.dates import parse_date
 from gsmtp.mime.headers import Headers, scan
@@ -26,6 +28,7 @@ _ORIGINAL = (
     "message/rfc822-headers",
     "message/global-headers",
 )
+_FIELD_STARTS = re.compile(rb"^[!-9;-~]++[ \t]*+:", re.M)
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,10 @@ def report(message: Message) -> DeliveryReport | DispositionReport | None:
         elif content_type in _ORIGINAL and original is None and part is not message:
             original = part
     if status:
-        groups = [group for part in status for group in _groups(part)]
-        about = [group for group in groups if "Final-Recipient" in group or "Action" in group]
-        first = next((group for group in groups if group not in about), about[0] if about else Headers())
+        # As many recipients as a header may have addresses.
+        groups = list(islice((group for part in status for group in _groups(part)), message._source.limits.addresses))
+        about = [group for group in groups if _is_recipient(group)]
+        first = next((group for group in groups if not _is_recipient(group)), about[0] if about else Headers())
         return DeliveryReport(
             _untyped(first["Reporting-MTA"]),
             first["Original-Envelope-Id"],
@@ -122,6 +126,10 @@ def report(message: Message) -> DeliveryReport | DispositionReport | None:
     return None
 
 
+def _is_recipient(group: Headers) -> bool:
+    return "Final-Recipient" in group or "Action" in group
+
+
 def _groups(part: Part) -> Iterator[Headers]:
     """The groups of fields in a body, between blank lines; a second Final-Recipient begins a group of its
     own.
@@ -129,14 +137,9 @@ def _groups(part: Part) -> Iterator[Headers]:
     content = part.content
     limits = part._source.limits
     at = 0
-    while at < len(content):
-        head = scan(content, at, len(content), limits)
-        if head.body <= at:  # a line that is no field: skip it
-            at = content.find(b"\n", at) + 1 or len(content)
-            continue
+    while found := _FIELD_STARTS.search(content, at):  # what stands between is no field
+        head = scan(content, found.start(), len(content), limits)
         at = head.body
-        if not head.names:
-            continue
         starts = [number for number, name in enumerate(head.names) if name == b"final-recipient"][1:]
         for start, stop in zip([0, *starts], [*starts, len(head.names)], strict=True):
             piece = head._replace(names=head.names[start:stop], fields=head.fields[start:stop], defects=[])

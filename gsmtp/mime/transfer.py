@@ -151,10 +151,17 @@ def decode_base64(data: bytes) -> bytes:
     return b"".join(out)
 
 
+def _space_at_end(data: bytes) -> bool:
+    return b" \n" in data or b" \r\n" in data or b"\t\n" in data or b"\t\r\n" in data
+
+
 def decode_quoted_printable(data: bytes) -> bytes:
     """RFC 2045 6.7. White space at a line's end is deleted, as rule 3 says; "=" that is no escape stays."""
     data = data.rstrip(b" \t")
-    if b" \n" in data or b" \r\n" in data or b"\t\n" in data or b"\t\r\n" in data:
+    if _space_at_end(data):
+        for space in (b" ", b"\t", b" ", b"\t"):  # nearly always one or two, for which this is quickest
+            data = data.replace(space + b"\r\n", b"\r\n").replace(space + b"\n", b"\n")
+    if _space_at_end(data):
         # By pieces that end with lines: a substitution keeps everything it finds until it is done.
         out = bytearray()
         at = 0
@@ -173,7 +180,7 @@ def decode_uuencode(data: bytes) -> bytes:
     """The data between "begin" and "end"; without a "begin" line, all lines that can be read."""
     start = 0 if data.startswith(b"begin ") else data.find(b"\nbegin ") + 1
     at = data.find(b"\n", start) + 1 if data.startswith(b"begin ", start) else 0
-    out, bad = bytearray(), 0
+    out, bad = bytearray(), 0  # lines that say nothing, or little: only the last one of a file is short
     while at < len(data) and bad < _MOST_RUNS and (found := _LINE.match(data, at)):
         at = found.end()
         line = found[0].rstrip(b"\r\n")
@@ -181,8 +188,8 @@ def decode_uuencode(data: bytes) -> bytes:
             break
         # The first character says how many bytes are meant. Some encoders miscount, and lines get cut off.
         length = min((line[0] - 32) & 63, (len(line) - 1) * 3 // 4) if line else 0
+        bad += length < 20
         if not length:
-            bad += 1
             continue
         try:
             out += binascii.a2b_uu(bytes((length + 32,)) + line[1 : (length * 4 + 2) // 3 + 1])

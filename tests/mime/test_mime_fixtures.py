@@ -25,6 +25,14 @@ def leaves(message: mime.Message) -> list[mime.Part]:
     return [part for part in message.walk() if not part.parts and part.message is None]
 
 
+def reported(found: mime.DeliveryReport | mime.DispositionReport | None) -> list[Any]:
+    if isinstance(found, mime.DeliveryReport):
+        recipients = [[each.final_recipient, each.action, each.status] for each in found.recipients]
+        return ["DeliveryReport", found.reporting_mta, *recipients, found.original and found.original.subject]
+    assert found is not None
+    return ["DispositionReport", found.final_recipient, found.original_message_id, found.type]
+
+
 ANSWERS = {
     "subject": lambda m: m.subject,
     "text": lambda m: m.text,
@@ -41,6 +49,7 @@ ANSWERS = {
     "filenames": lambda m: [part.filename for part in m.walk() if part.filename],
     "safe": lambda m: [part.safe_filename for part in m.walk()],
     "inner": lambda m: next(part.message.subject for part in m.walk() if part.message),
+    "report": lambda m: reported(mime.report(m)),
     "defects": lambda m: sorted({defect.code for defect in m.defects}),
 }
 

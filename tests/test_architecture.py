@@ -106,6 +106,8 @@ def strays(package: str, *allowed: str) -> Iterator[str]:
         ("gsmtp.settings", ["gsmtp.protocol"]),
         ("gsmtp.logs", []),
         ("gsmtp.storage", []),
+        ("gsmtp.soak.verdict", []),
+        ("gsmtp.soak.plot", []),
     ],
 )
 def test_only(package: str, allowed: list[str]) -> None:

@@ -24,7 +24,7 @@ import math
 import random
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
 from itertools import pairwise
@@ -98,7 +98,7 @@ class Verdict:
 
     judgements: tuple[Judgement, ...]
     outcome: Outcome
-    unmeasured: tuple[str, ...] = field(default=())
+    unmeasured: tuple[str, ...] = ()
 
     def text(self) -> str:
         """A table with a line for each measure, and the outcome below it."""
@@ -121,7 +121,7 @@ def shown(value: float) -> str:
     """Three digits that count, never with an exponent."""
     if math.isnan(value):
         return "-"
-    return format(Decimal(f"{value + 0.0:.3g}"), ",f") if math.isfinite(value) else str(value)
+    return format(Decimal(f"{value + 0.0:.3g}"), ",f")
 
 
 def is_warm(windows: Sequence[Window]) -> bool:

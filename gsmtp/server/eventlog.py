@@ -79,8 +79,12 @@ class EventLog:
                 if end - at > _PIPE:
                     end = data.rfind(b"\n", at, at + _PIPE) + 1 or data.find(b"\n", at) + 1
                 hub.wait(watcher)
-                self._write(data[at:end])
-                at = end
+                try:
+                    at += os.write(self._descriptor, data[at:end])
+                except BlockingIOError:  # another who has this terminal or pipe made it non-blocking
+                    continue
+                except OSError:
+                    return  # nobody reads the log any more; mail goes on
         finally:
             watcher.close()
 

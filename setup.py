@@ -24,6 +24,7 @@ setup(
     extras_require={
         "mime": ["pybase64>=1.3"],
         "dkim": ["cryptography>=41"],
+        "soak": ["matplotlib>=3.8", "tqdm>=4.66"],
         "test": [
             "pytest>=8",
             "hypothesis>=6.100",
@@ -35,6 +36,9 @@ setup(
             "cryptography>=41",
             "dkimpy>=1.1",
             "PyNaCl>=1.5",
+            "matplotlib>=3.8",
+            "tqdm>=4.66",
+            "types-tqdm>=4.66",
         ],
         "benchmark": ["aiosmtpd>=1.4.6", "uvloop>=0.19"],
     },

@@ -107,6 +107,8 @@ def strays(package: str, *allowed: str) -> Iterator[str]:
         ("gsmtp.settings", ["gsmtp.protocol", "gsmtp.values"]),
         ("gsmtp.logs", []),
         ("gsmtp.storage", []),
+        ("gsmtp.soak.verdict", []),
+        ("gsmtp.soak.plot", []),
     ],
 )
 def test_only(package: str, allowed: list[str]) -> None:

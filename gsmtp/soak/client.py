@@ -137,7 +137,11 @@ class ClientProcess:
 
     def __init__(self, number: int, route: Route, bag: Path, threads: int, seed: int) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "gsmtp.soak.client"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "gsmtp.soak.client"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # ctrl-C is for the soak, which ends its clients
         )
         self._send({"number": number, "route": asdict(route), "bag": str(bag), "threads": threads, "seed": seed})
 

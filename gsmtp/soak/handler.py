@@ -18,6 +18,7 @@ from gsmtp.soak import agreed
 from gsmtp.soak.instruments import Instruments, instrumented
 from workers.load import load
 
+
 class Inbox(Handler):
     """Takes mail, decodes it as a program would, and throws it away; addresses say how else it may go."""
 
@@ -70,7 +71,7 @@ def read(message: Message) -> int:
 
 
 class Soaked:
-    """What the server is told to load: makes an object of the class `soak_class`, "module:Class", with instruments around it.
+    """What the server is told to load: an object of the class `soak_class`, "module:Class", with instruments around it.
 
     `soak_directory` is where the instruments keep journal and socket; other options go to the class.
     """

@@ -1,13 +1,14 @@
 """Mail as in life, the same for the same seed.
 
 Sizes follow a law with a heavy tail: half of all mail is below 4 KB, a hundredth above 64 KB, and one in 17,000 above
-4 MB, the ceiling being 5 MB. A bag has many mails of every day and some from each stretch of the tail, which are drawn as
-rarely as the law wants. Well-formed mail is built by gsmtp.mime; the malformed is put together by hand.
+4 MB, the ceiling being 5 MB. A bag has many mails of every day and some from each stretch of the tail, which are drawn
+as rarely as the law wants. Well-formed mail is built by gsmtp.mime; the malformed is put together by hand.
 """
 
 from __future__ import annotations
 
 import base64
+import itertools
 import math
 import random
 import re
@@ -22,17 +23,18 @@ SMALLEST, MEDIAN, KNEE, LARGEST = 500, 4096, 65536, 5 * 1000 * 1000
 TAIL = 0.01  # the share of mail above the knee
 SPREAD = 1.0  # of the logarithm, below the knee
 STEEPNESS = 1.2  # of the tail: twice the size, 0.43 of the mails
-# Octets of mail in the tail's share of a bag stay below some 40 MB with that many.
-EVERY_DAY, LARGE = 800, 40
+# A server sees ever new boundaries and other parameters: these are more than its cache of them holds.
+EVERY_DAY, LARGE = 3000, 24
 
-_WORDS = (
-    "the message was sent yesterday and we have not heard from you since please find enclosed our offer for next year "
-    "with kind regards meeting on Monday at ten in room four invoice number account payment due thank you very much "
-    "for your order it will leave our house tomorrow the ticket has been closed let us know whether this helps"
-).split()
-_ACCENTED = "Grüße aus Köln Zürich déjà vu façade naïve señor mañana Žluťoučký kůň привет 你好 こんにちは".split()
+_PLAIN = """
+the message was sent yesterday and we have not heard from you since please find enclosed our offer for next year
+with kind regards meeting on Monday at ten in room four invoice number account payment due thank you very much
+for your order it will leave our house tomorrow the ticket has been closed let us know whether this helps
+"""
+_ACCENTED = "Grüße aus Köln Zürich déjà vu façade naïve señor mañana Žluťoučký kůň привет 你好 こんにちは"
 _NAMES = ["Anna Berg", "Björn Ångström", "J. O'Neil", "王小明", "Ольга", '"Sales, Europe"', "support", "Zoë"]
 _BASE = datetime(2026, 1, 5, 8, tzinfo=UTC)
+_EVERY_LINE = 400  # different ones
 _BOUNDARY = re.compile(rb'boundary="?(=_[0-9a-f]{32})')
 
 
@@ -54,7 +56,7 @@ def mails(seed: int, every_day: int = EVERY_DAY, large: int = LARGE) -> Iterator
     # The tail in stretches that are equally long in the logarithm of the size, each as likely as it is by the law.
     reach = 1 - (KNEE / LARGEST) ** STEEPNESS
     edges = [(LARGEST / KNEE) ** (at / large) for at in range(large + 1)]
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         likelihood = TAIL * (low**-STEEPNESS - high**-STEEPNESS) / reach
         sizes.append((int(KNEE * math.sqrt(low * high)), likelihood))
     sizes[-1] = LARGEST, sizes[-1][1]
@@ -64,19 +66,19 @@ def mails(seed: int, every_day: int = EVERY_DAY, large: int = LARGE) -> Iterator
         yield Mail(kind, content, weight)
 
 
-def _text(dice: random.Random, size: int, words: list[str] = _WORDS) -> str:
-    lines: list[str] = []
-    length = 0
-    while length < size:
-        line = " ".join(dice.choices(words, k=dice.randint(4, 12)))
-        if dice.random() < 0.02:
-            line = "." + line  # to be stuffed
-        lines.append(line)
-        length += len(line) + 2
-        if length > 20_000:  # the rest is more of the same
-            lines *= 1 + (size - length) // length
-            length = size
-    return "\n".join(lines) + "\n"
+def _lines(words: str) -> list[str]:
+    dice = random.Random(words)
+    lines = [" ".join(dice.choices(words.split(), k=dice.randint(4, 12))) for _ in range(_EVERY_LINE)]
+    return [f".{line}" if number % 50 == 0 else line for number, line in enumerate(lines)]  # some to be stuffed
+
+
+_PLAIN_LINES, _ACCENTED_LINES = _lines(_PLAIN), _lines(_ACCENTED)
+
+
+def _text(dice: random.Random, size: int, lines: list[str] = _PLAIN_LINES) -> str:
+    """Some lines of text, of about this size."""
+    mean = sum(map(len, lines)) // len(lines) + 2
+    return "\n".join(dice.choices(lines, k=max(1, size // mean))) + "\n"
 
 
 def _address(dice: random.Random) -> mime.Address:
@@ -87,7 +89,7 @@ def _written(dice: random.Random, number: int, **pieces: object) -> bytes:
     built = mime.Message.build(
         from_=_address(dice),
         to=[_address(dice) for _ in range(dice.choice((1, 1, 1, 2, 5)))],
-        subject=" ".join(dice.choices(_WORDS + _ACCENTED, k=dice.randint(2, 9))),
+        subject=dice.choice(dice.choice((_PLAIN_LINES, _ACCENTED_LINES))),
         date=_BASE + timedelta(minutes=number),
         message_id=f"<{number}.{dice.randrange(1 << 40):x}@client.example>",
         **pieces,  # type: ignore[arg-type]
@@ -130,7 +132,7 @@ def _nested(dice: random.Random, size: int, number: int) -> bytes:
     middle = mime.Message.build(
         from_=_address(dice),
         to=_address(dice),
-        subject="Fwd: " + " ".join(dice.choices(_WORDS, k=3)),
+        subject="Fwd: " + dice.choice(_PLAIN_LINES),
         text=_text(dice, 300),
         attachments=[inner],
         date=_BASE,
@@ -140,8 +142,8 @@ def _nested(dice: random.Random, size: int, number: int) -> bytes:
 
 
 def _eight_bit(dice: random.Random, size: int, number: int) -> bytes:
-    charset, words = dice.choice((("utf-8", _ACCENTED), ("iso-8859-1", _WORDS + _ACCENTED[:8]), ("utf-8", _WORDS)))
-    text = _text(dice, size - 300, words) + "Grüße\n"
+    charset = dice.choice(("utf-8", "iso-8859-1"))
+    text = _text(dice, (size - 300) // 2) + _text(dice, (size - 300) // 2, _ACCENTED_LINES)
     return _head(number, b"an 8-bit text") + b"".join(
         (
             b"MIME-Version: 1.0\r\nContent-Transfer-Encoding: 8bit\r\nContent-Type: text/plain; charset=",
@@ -153,9 +155,9 @@ def _eight_bit(dice: random.Random, size: int, number: int) -> bytes:
 
 
 def _smtputf8(dice: random.Random, size: int, number: int) -> bytes:
-    head = _head(number, dice.choice(_ACCENTED).encode()).replace(b"To: user", "To: Jürgen <jürgen".encode())
+    head = _head(number, dice.choice(_ACCENTED_LINES).encode()).replace(b"To: user", "To: Jürgen <jürgen".encode())
     head = head.replace(b"@here.example", "@bücher.example>".encode())
-    return head + b"\r\n" + _text(dice, size - 250, _ACCENTED).replace("\n", "\r\n").encode()
+    return head + b"\r\n" + _text(dice, size - 250, _ACCENTED_LINES).replace("\n", "\r\n").encode()
 
 
 def _head(number: int, subject: bytes) -> bytes:
@@ -166,19 +168,20 @@ def _head(number: int, subject: bytes) -> bytes:
 def _malformed(dice: random.Random, size: int, number: int) -> bytes:
     head, body = _head(number, b"malformed"), _text(dice, size - 300).replace("\n", "\r\n").encode()
     multipart = b'MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary="x"\r\n\r\n'
-    return dice.choice(
-        (
-            body,  # no header at all
-            head + b"\r\n" + body + b"\x00\xff\xfe\r\n",
-            head + multipart + b"--x\r\n\r\n" + body,  # no end
-            head + multipart + b"--y\r\n\r\n" + body + b"--x--\r\n",
-            head + b"Content-Type: text/plain; charset=klingon\r\nContent-Transfer-Encoding: base64\r\n\r\n" + body,
-            head + b"Content-Type: ;;;\r\nSubject\r\n folded: wrong\r\n\r\n" + body,
-            head.replace(b"malformed", b"=?utf-8?b?!!!?= =?x?q?") + b"Date: yesterday\r\n\r\n" + body,
-            head + b"Content-Transfer-Encoding: base64\r\n\r\n" + base64.encodebytes(body)[:-7].replace(b"\n", b"\r\n") + b"\r\n",
-            head + b"".join(b"Content-Type: multipart/mixed; boundary=%d\r\n\r\n--%d\r\n" % (n, n) for n in range(30)) + body,
-        )
-    )  # fmt: skip
+    encoded = base64.encodebytes(body).replace(b"\n", b"\r\n")
+    deep = [b"%d.%d" % (number, depth) for depth in range(30)]
+    ways = (
+        body,  # no header at all
+        head + b"\r\n" + body + b"\x00\xff\xfe\r\n",
+        head + multipart + b"--x\r\n\r\n" + body,  # no end
+        head + multipart + b"--y\r\n\r\n" + body + b"--x--\r\n",
+        head + b"Content-Type: text/plain; charset=klingon\r\nContent-Transfer-Encoding: base64\r\n\r\n" + body,
+        head + b"Content-Type: ;;;\r\nSubject\r\n folded: wrong\r\n\r\n" + body,
+        head.replace(b"malformed", b"=?utf-8?b?!!!?= =?x?q?") + b"Date: yesterday\r\n\r\n" + body,
+        head + b"Content-Transfer-Encoding: base64\r\n\r\n" + encoded[:-7] + b"\r\n",
+        head + b"".join(b"Content-Type: multipart/mixed; boundary=%b\r\n\r\n--%b\r\n" % (x, x) for x in deep) + body,
+    )
+    return dice.choice(ways)
 
 
 _MAKERS: dict[str, Callable[[random.Random, int, int], bytes]] = {

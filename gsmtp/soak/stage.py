@@ -1,8 +1,8 @@
 """Server, clients and instruments together, one window of traffic after the other.
 
-Promises: when `window` returns, all sessions are closed, each message is accounted for, and every worker was measured at
-rest. What went wrong on the way is in `troubles`, never an exception, so that a soak goes on to its verdict; only what
-ends it is raised. Must not know: how many windows there will be, or what they prove.
+Promises: when `window` returns, all sessions are closed, each message is accounted for, and every worker was measured
+at rest. What went wrong on the way is in `troubles`, never an exception, so that a soak goes on to its verdict; only
+what ends it is raised. Must not know: how many windows there will be, or what they prove.
 """
 
 from __future__ import annotations
@@ -55,7 +55,11 @@ class Setup:
 
 
 class StageFailed(Exception):
-    """The soak cannot go on; why."""
+    """The soak cannot be run, or cannot go on; why."""
+
+
+class ServerAtFault(Exception):
+    """It cannot go on because of what the server did."""
 
 
 class Stage:
@@ -79,9 +83,7 @@ class Stage:
         if not self._entries:
             raise StageFailed("there is no mail to replay")
         try:
-            self.server = Server(
-                setup.directory, setup.handler, setup.workers, setup.tls != "never", setup.settings
-            )
+            self.server = Server(setup.directory, setup.handler, setup.workers, setup.tls != "never", setup.settings)
         except ServerFailed as error:
             raise StageFailed(str(error)) from None
         try:
@@ -134,16 +136,17 @@ class Stage:
     ) -> int:
         """Traffic of these kinds (with weights) until so many messages or sessions were had, then rest and measure.
 
-        Returns how many messages were stored. `meanwhile` is called while clients are at work. Raises StageFailed.
+        Returns how many messages were stored. `meanwhile` is called while clients are at work. Raises StageFailed,
+        ServerAtFault.
         """
         self._number += 1
         if self.setup.tls == "never":
             kinds = {kind: weight for kind, weight in kinds.items() if kind not in SECURE}
-        stored = self._traffic(kinds, messages, sessions, meanwhile)
+        self._traffic(kinds, messages, sessions, meanwhile)
         self.rest()
         journals = self.server.journals()
         ledgers = [self._ledger(number) for number in range(len(self._clients))]
-        stored += self.balance.add(self._entries, ledgers, journals)
+        stored = self.balance.add(self._entries, ledgers, journals)
         self.measure()
         self.server.read_log()
         return stored
@@ -157,7 +160,7 @@ class Stage:
         messages: int | None,
         sessions: int | None,
         meanwhile: Callable[[], None],
-    ) -> int:
+    ) -> None:
         count = len(self._clients)
 
         def share(whole: int | None, number: int) -> int | None:
@@ -178,7 +181,6 @@ class Stage:
                 self._heed(client.answer())
         except ClientDied as error:
             raise StageFailed(str(error)) from None
-        return 0
 
     def _heed(self, answer: Mapping[str, Any]) -> None:
         self.sessions += answer.get("sessions", 0)
@@ -186,24 +188,24 @@ class Stage:
         self.troubles.update(answer.get("surprises", {}))
 
     def rest(self) -> None:
-        """Wait until the server has no session left. Raises StageFailed when it has still."""
+        """Wait until the server has no session left. Raises ServerAtFault when it has still."""
         deadline = time.monotonic() + _REST
         while self.board.sessions():
             if not self.server.alive:
-                raise StageFailed("the server has ended")
+                raise ServerAtFault("the server has ended")
             if time.monotonic() > deadline:
-                raise StageFailed(f"{self.board.sessions()} sessions hang: their clients have closed {_REST:.0f} s ago")
+                raise ServerAtFault(f"{self.board.sessions()} sessions hang, {_REST:.0f} s after clients closed")
             time.sleep(0.01)
         time.sleep(_QUIET)
 
     def measure(self, trim: bool = False) -> dict[int, dict[str, float]]:
-        """Ask every worker, and keep what they say as a window. Raises StageFailed when one is gone."""
+        """Ask every worker, and keep what they say as a window. Raises ServerAtFault when one is gone."""
         found = {}
         try:
             for slot, (_, asked) in self._gauges.items():
                 found[slot] = asked.measure(trim)
         except OSError as error:
-            raise StageFailed(f"worker {slot}: {error}; it was replaced, or died") from None
+            raise ServerAtFault(f"worker {slot}: {error}; it was replaced, or died") from None
         for slot, values in found.items():
             served = int(values.pop("accepted"))
             self.windows[slot].append(Window(served, self.balance.stored, values))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
-
 from typing import Any
 
 _CHUNK = 65536

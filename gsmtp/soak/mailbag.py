@@ -178,7 +178,7 @@ def _malformed(dice: random.Random, size: int, number: int) -> bytes:
         head + b"Content-Type: text/plain; charset=klingon\r\nContent-Transfer-Encoding: base64\r\n\r\n" + body,
         head + b"Content-Type: ;;;\r\nSubject\r\n folded: wrong\r\n\r\n" + body,
         head.replace(b"malformed", b"=?utf-8?b?!!!?= =?x?q?") + b"Date: yesterday\r\n\r\n" + body,
-        head + b"Content-Transfer-Encoding: base64\r\n\r\n" + encoded[:-7] + b"\r\n",
+        head + b"Content-Transfer-Encoding: base64\r\n\r\n" + encoded.rstrip()[:-3] + b"\r\n",
         head + b"".join(b"Content-Type: multipart/mixed; boundary=%b\r\n\r\n--%b\r\n" % (x, x) for x in deep) + body,
     )
     return dice.choice(ways)

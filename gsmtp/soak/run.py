@@ -16,7 +16,7 @@ from typing import Any
 from gsmtp.soak.ledger import Balance
 from gsmtp.soak.plot import Sample
 from gsmtp.soak.stage import ServerAtFault, Stage, StageFailed
-from gsmtp.soak.verdict import TOLERANCES, Outcome, Verdict, is_warm, judge
+from gsmtp.soak.verdict import TOLERANCES, Outcome, Verdict, Window, is_warm, judge
 
 MEASURED = 20  # windows after the warm-up
 WARMING = 5  # windows of the warm-up, as far as the wanted number of messages goes
@@ -53,6 +53,7 @@ class Result:
     troubles: dict[str, int] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     ended: str = ""
+    windows: dict[str, list[Window]] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
 
     @property
@@ -100,6 +101,7 @@ class Result:
             },
             "burst": self.burst,
             "balance": asdict(self.balance),
+            "windows": {name: [asdict(window) for window in windows] for name, windows in self.windows.items()},
             "samples": [asdict(sample) for sample in self.samples],
         }
 
@@ -159,6 +161,7 @@ def soak(
     result.messages = result.messages or stage.balance.stored
     result.seconds = result.seconds or time.monotonic() - began
     result.sessions = stage.sessions
+    result.windows = {f"worker {slot}": windows for slot, windows in stage.windows.items()} | {"master": stage.master}
     result.troubles = dict(stage.troubles)
     result.faults = stage.server.faults
     result.samples = stage.samples

@@ -24,6 +24,7 @@ setup(
     extras_require={
         "mime": ["pybase64>=1.3"],
         "dkim": ["cryptography>=41"],
+        "soak": ["matplotlib>=3.8", "tqdm>=4.66", "cryptography>=42", "psutil>=7.2"],
         "test": [
             "pytest>=8",
             "hypothesis>=6.100",
@@ -35,12 +36,11 @@ setup(
             "cryptography>=42",
             "dkimpy>=1.1",
             "PyNaCl>=1.5",
-            "matplotlib>=3.7",
+            "matplotlib>=3.8",
             "tqdm>=4.66",
             "types-tqdm>=4.66",
             "psutil>=7.2",
         ],
-        "soak": ["matplotlib>=3.7", "tqdm>=4.66", "cryptography>=42", "psutil>=7.2"],
         "benchmark": ["aiosmtpd>=1.4.6", "uvloop>=0.19"],
     },
     entry_points={"console_scripts": ["gsmtp-master=gsmtp.cli:main", "gsmtp-soak=gsmtp.soak.cli:main"]},

@@ -106,6 +106,8 @@ def strays(package: str, *allowed: str) -> Iterator[str]:
         ("gsmtp.settings", ["gsmtp.protocol"]),
         ("gsmtp.logs", []),
         ("gsmtp.storage", []),
+        ("gsmtp.soak.verdict", []),
+        ("gsmtp.soak.plot", []),
     ],
 )
 def test_only(package: str, allowed: list[str]) -> None:
@@ -128,6 +130,17 @@ def test_never(package: str, forbidden: list[str]) -> None:
         if within(module, package)
         for name in sorted(imports.names)
         if within(name, *forbidden)
+    ]
+    assert found == []
+
+
+def test_nothing_imports_the_soak() -> None:
+    found = [
+        f"{module} imports {name}"
+        for module, imports in IMPORTS.items()
+        if not within(module, "gsmtp.soak")
+        for name in sorted(imports.names)
+        if within(name, "gsmtp.soak")
     ]
     assert found == []
 

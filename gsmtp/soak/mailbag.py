@@ -55,11 +55,12 @@ def mails(seed: int, every_day: int = EVERY_DAY, large: int = LARGE) -> Iterator
     sizes = [(size_at((1 - TAIL) * (at + 0.5) / every_day), (1 - TAIL) / every_day) for at in range(every_day)]
     # The tail in stretches that are equally long in the logarithm of the size, each as likely as it is by the law.
     reach = 1 - (KNEE / LARGEST) ** STEEPNESS
-    edges = [(LARGEST / KNEE) ** (at / large) for at in range(large + 1)]
+    edges = [(LARGEST / KNEE) ** (at / large) for at in range(large + 1)] if large else []
     for low, high in itertools.pairwise(edges):
         likelihood = TAIL * (low**-STEEPNESS - high**-STEEPNESS) / reach
         sizes.append((int(KNEE * math.sqrt(low * high)), likelihood))
-    sizes[-1] = LARGEST, sizes[-1][1]
+    if large:
+        sizes[-1] = LARGEST, sizes[-1][1]
     for number, (size, weight) in enumerate(sizes):
         kind = dice.choice(kinds) if size < KNEE else dice.choice(("attachment", "attachment", "nested", "html"))
         content = _MAKERS[kind](dice, size, number)

@@ -7,6 +7,8 @@ what ends it is raised. Must not know: how many windows there will be, or what t
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -28,6 +30,7 @@ from gsmtp.soak.watch import Board, Watch
 _REST = 30.0  # seconds until all sessions must have ended, when all clients have closed: the server lingers for one
 # The log is written 50 ms after an event, by a greenlet that must be gone before greenlets are counted.
 _QUIET = 0.12
+_IN_FULL_SWING = 0.1  # seconds after which clients are at work
 OWN_HANDLER = "gsmtp.soak.handler:Inbox"
 
 
@@ -115,6 +118,22 @@ class Stage:
         """How many different ones there are."""
         return len(self._entries)
 
+    @property
+    def largest_mail(self) -> int:
+        """Octets of its content."""
+        return max(entry.size for entry in self._entries)
+
+    def until_replaced(self, pid: int) -> None:
+        """Wait until a worker that was told to end is gone and another serves in its place. ServerAtFault."""
+        deadline = time.monotonic() + _REST
+        while True:
+            self.find_workers()
+            if len(self._gauges) == self.setup.workers and pid not in {pid for pid, _ in self._gauges.values()}:
+                return
+            if not self.server.alive or time.monotonic() > deadline:
+                raise ServerAtFault(f"worker with pid {pid} was not replaced")
+            time.sleep(0.02)
+
     def find_workers(self) -> None:
         """Learn which workers there are now. Windows of those that are gone are forgotten."""
         paths, slots = self.server.gauges(), {slot.pid: slot.slot for slot in self.board.workers()}
@@ -132,18 +151,20 @@ class Stage:
         kinds: Mapping[str, float],
         messages: int | None = None,
         sessions: int | None = None,
-        meanwhile: Callable[[], None] = lambda: None,
+        ends: int = 0,
     ) -> int:
         """Traffic of these kinds (with weights) until so many messages or sessions were had, then rest and measure.
 
-        Returns how many messages were stored. `meanwhile` is called while clients are at work. Raises StageFailed,
-        ServerAtFault.
+        Returns how many messages were stored. `ends`: the pid of a worker that gets TERM while clients are at work.
+        Raises StageFailed, ServerAtFault.
         """
         self._number += 1
         if self.setup.tls == "never":
             kinds = {kind: weight for kind, weight in kinds.items() if kind not in SECURE}
-        self._traffic(kinds, messages, sessions, meanwhile)
+        self._traffic(kinds, messages, sessions, ends)
         self.rest()
+        if ends:
+            self.until_replaced(ends)
         journals = self.server.journals()
         ledgers = [self._ledger(number) for number in range(len(self._clients))]
         stored = self.balance.add(self._entries, ledgers, journals)
@@ -159,7 +180,7 @@ class Stage:
         kinds: Mapping[str, float],
         messages: int | None,
         sessions: int | None,
-        meanwhile: Callable[[], None],
+        ends: int,
     ) -> None:
         count = len(self._clients)
 
@@ -176,7 +197,9 @@ class Stage:
                     sessions=share(sessions, number),
                     ledger=str(self._ledger(number)),
                 )
-            meanwhile()
+            if ends:
+                time.sleep(_IN_FULL_SWING)
+                os.kill(ends, signal.SIGTERM)
             for client in self._clients:
                 self._heed(client.answer())
         except ClientDied as error:

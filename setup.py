@@ -24,7 +24,7 @@ setup(
     extras_require={
         "mime": ["pybase64>=1.3"],
         "dkim": ["cryptography>=41"],
-        "soak": ["matplotlib>=3.8", "tqdm>=4.66"],
+        "soak": ["matplotlib>=3.8", "tqdm>=4.66", "cryptography>=42", "psutil>=7.2"],
         "test": [
             "pytest>=8",
             "hypothesis>=6.100",
@@ -33,16 +33,17 @@ setup(
             "types-psutil>=5.9",
             "scramp>=1.4",
             "pybase64>=1.3",
-            "cryptography>=41",
+            "cryptography>=42",
             "dkimpy>=1.1",
             "PyNaCl>=1.5",
             "matplotlib>=3.8",
             "tqdm>=4.66",
             "types-tqdm>=4.66",
+            "psutil>=7.2",
         ],
         "benchmark": ["aiosmtpd>=1.4.6", "uvloop>=0.19"],
     },
-    entry_points={"console_scripts": ["gsmtp-master=gsmtp.cli:main"]},
+    entry_points={"console_scripts": ["gsmtp-master=gsmtp.cli:main", "gsmtp-soak=gsmtp.soak.cli:main"]},
     classifiers=[
         "Development Status :: 4 - Beta",
         "Intended Audience :: Developers",

@@ -135,6 +135,17 @@ def test_never(package: str, forbidden: list[str]) -> None:
     assert found == []
 
 
+def test_nothing_imports_the_soak() -> None:
+    found = [
+        f"{module} imports {name}"
+        for module, imports in IMPORTS.items()
+        if not within(module, "gsmtp.soak")
+        for name in sorted(imports.names)
+        if within(name, "gsmtp.soak")
+    ]
+    assert found == []
+
+
 def test_protocol_and_reply_do_no_io() -> None:
     found = [
         f"{module} imports {name}"

@@ -180,6 +180,8 @@ def test_a_missing_module(tmp_path: Path) -> None:
         ((*FREE, "--user", "nonesuch-user"), "there is no user 'nonesuch-user'"),
         ((*FREE, "--group", "nonesuch-group"), "there is no group 'nonesuch-group'"),
         ((*FREE, "--log-file", "/nonesuch/log"), "log_file /nonesuch/log: No such file or directory"),
+        ((*FREE, "--log-file", "/tmp"), "log_file /tmp: Is a directory"),
+        ((*FREE, "--log-file", "/etc/passwd/log"), "log_file /etc/passwd/log: Not a directory"),
         ((*FREE, "--set", "chdir=/nonesuch"), "/nonesuch"),
         (("-c", "nonesuch.toml"), "nonesuch.toml: No such file or directory"),
         (("-c", "."), ".: Is a directory"),
@@ -187,8 +189,7 @@ def test_a_missing_module(tmp_path: Path) -> None:
 )
 def test_wrong_settings(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], line: str) -> None:
     assert line in said(capsys, *arguments)
-    if "--log-file" not in arguments:  # that is opened by a worker then
-        assert line in said(capsys, *arguments, "--check")
+    assert line in said(capsys, *arguments, "--check")
 
 
 @pytest.mark.parametrize(
@@ -344,7 +345,7 @@ def test_no_right_to_bind(tmp_path: Path) -> None:
 def test_check_is_content(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:  # nothing is bound in a check
         bind = f"smtp://127.0.0.1:{taken.getsockname()[1]}"
-        done = run("--check", "-b", bind, "-o", "path=mail", directory=tmp_path)
+        done = run("--check", "-b", bind, "-o", "path=mail", "--log-file", "new.log", directory=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout == "the settings and the handler are in order\n"

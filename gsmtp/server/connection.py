@@ -115,7 +115,7 @@ class Connection:
         except GreenletExit:
             reason = "killed"
         except Exception:
-            logger.exception("session failed", extra={"fields": {"session": session.id}})
+            self._fail()
         finally:
             self._phase = _BUSY
             self.deadline = NEVER
@@ -126,6 +126,18 @@ class Connection:
             if log.enabled:
                 messages, seconds = self._dialogue.messages, monotonic() - began
                 log.event("disconnect", session=session.id, reason=reason, messages=messages, seconds=seconds)
+
+    def _fail(self) -> None:
+        """What should not happen has: a handler spoilt what it was given, or we did. The client hears that much."""
+        reference = self._terms.new_id()
+        fields = {"session": self._dialogue.session.id, "reference": reference}
+        logger.exception("session failed", extra={"fields": fields})
+        self._protocol.shut_down(Reply(421, "4.3.0", f"Service not available [{reference}]"))
+        try:
+            self.flush()
+            self._linger()
+        except Exception as error:
+            logger.debug("no last word: %s", error)
 
     def _converse(self) -> str:
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import logging
 import os
 import sys
@@ -62,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = gather(options)
         plan = make_plan(found)
         if options.check:
+            if found.log_file != "-":
+                _check_log(found.log_file)
             return 1 if master.check(plan) else _say("the settings and the handler are in order")
         logs.configure(found.log_format, "master", found.log_level, _log_handler(found, plan))
         return master.run(plan)
@@ -213,6 +216,19 @@ def _log_handler(found: Settings, plan: Plan) -> logging.Handler | None:
         return handler
     except OSError as error:
         raise SettingsError(f"log_file {found.log_file}: {error.strerror}") from None
+
+
+def _check_log(path: str) -> None:
+    """Raise SettingsError when the file cannot be opened, without making it."""
+    try:
+        if os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        found = path if os.path.lexists(path) else os.path.join(os.path.dirname(path), "")
+        os.stat(found)
+        if not os.access(found, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise SettingsError(f"log_file {path}: {error.strerror}") from None
 
 
 def _say(text: str) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import select
 import sys
 import time
 from collections.abc import Mapping
@@ -130,10 +131,39 @@ class RecordFormatter(logging.Formatter):
         return text
 
 
+class DroppingHandler(logging.StreamHandler[TextIO]):
+    """Writes to standard error what that can take at once, and counts the rest: who serves must not wait for a reader.
+
+    A line of up to 4096 octets (PIPE_BUF) fits where a pipe says that it can take something.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self._lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write, or drop."""
+        if not self._can_write():
+            self._lost += 1
+            return
+        if self._lost:
+            record.msg, record.args = f"{record.getMessage()} ({self._lost} earlier lines lost)", ()
+            self._lost = 0
+        super().emit(record)
+
+    def _can_write(self) -> bool:
+        try:
+            descriptor = self.stream.fileno()
+        except (AttributeError, OSError, ValueError):  # no standard error, or one that is no file
+            return True
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        return bool(poll.poll(0))
+
+
 def configure(format: Format, origin: str, level: str, handler: logging.Handler | None = None) -> None:
     """Make the root logger write lines of this shape, to standard error unless a handler is given."""
-    stream: TextIO = sys.stderr
-    handler = handler or logging.StreamHandler(stream)
+    handler = handler or DroppingHandler()
     handler.setFormatter(RecordFormatter(format, origin))
     root = logging.getLogger()
     for old in root.handlers[:]:

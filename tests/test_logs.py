@@ -9,13 +9,16 @@ import logging
 import os
 import pwd
 import re
+import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import gevent
+import psutil
 import pytest
-from live import Live, json_lines
+from live import Live, Talk, command, environment, json_lines, wait_for
 
 from gsmtp import logs
 from gsmtp.server.eventlog import EventLog
@@ -172,6 +175,58 @@ def test_the_file_belongs_to_those_who_write_it(serve: Callable[..., Live]) -> N
     assert live.log_path.stat().st_gid == group.gr_gid
     with live.connect() as talk:
         assert talk.deliver(b"x\r\n").startswith("250")
+
+
+def fill(pipe: str) -> None:
+    """Write into it until not one octet more fits."""
+    writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    for size in (4096, 1):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writer, b"x" * size)
+    os.close(writer)
+
+
+def test_a_log_that_nobody_reads_holds_nobody_up(tmp_path: Path) -> None:
+    """Neither the workers nor the master, which has to start workers and to hear signals."""
+    path = tmp_path / "socket"
+    live = subprocess.Popen(
+        command("-b", f"smtp+unix:{path}", "-w", "2"),
+        cwd=tmp_path,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    assert live.stderr is not None
+    master = psutil.Process(live.pid)
+
+    def workers() -> set[int]:
+        found = set()
+        for child in master.children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.status() != psutil.STATUS_ZOMBIE:
+                    found.add(child.pid)
+        return found
+
+    try:
+        wait_for(path.exists, what="the socket")
+        wait_for(lambda: len(workers()) == 2, what="workers")
+        fill(f"/proc/{live.pid}/fd/2")
+        for _ in range(2):
+            before = workers()
+            os.kill(min(before), signal.SIGKILL)
+            wait_for(lambda before=before: len(workers() - {min(before)}) == 2, what="another worker")
+        with Talk(str(path)) as talk:
+            assert talk.ask("EHLO client.example").startswith("250")
+            assert talk.deliver(b"x\r\n").startswith("250")
+        live.send_signal(signal.SIGTERM)
+        assert live.wait(8) == 0  # before SIGALRM ends a worker that hangs
+    finally:
+        for child in master.children() if live.poll() is None else []:
+            child.kill()
+        live.kill()
+        live.wait()
+        live.stderr.close()
 
 
 def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_all() -> None:

@@ -29,10 +29,10 @@ def arguments(start: str) -> list[str]:
 def test_the_handler(serve: Callable[..., Live]) -> None:
     given = arguments("gsmtp-master inbox:Inbox")
     assert given.pop(0) == "inbox:Inbox"
-    workers = int(given[given.index("-w") + 1])
+    assert given[-2:] == ["-w", "4"]
     code = block("# inbox.py")
     assert "class Inbox" in code
-    live = serve(*given[: given.index("-w")], code=code, workers=workers, binds=[])
+    live = serve(*given[:-2], code=code, workers=2, binds=[])  # four take long to start on a busy machine
     assert list(live.addresses) == ["smtp://[::]:0"]
     port = live.address.rpartition(":")[2]
     with live.connect(f"127.0.0.1:{port}") as talk:

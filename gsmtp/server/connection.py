@@ -129,17 +129,18 @@ class Connection:
         try:
             reason = self._loop()
         except Ended as end:
-            # A client that waits for TLS cannot read a word in clear; it sees a closed connection.
-            unheard = self._terms.implicit_tls and self._dialogue.session.tls is None
-            self._protocol.shut_down(None if unheard else end.reply)
+            self._last_word(end.reply)
             reason = str(end)
         except ConnectionLost as lost:
             if self._terms.hooks.on_error is not None:
                 self.tell(self._terms.hooks.on_error, self._dialogue.session, lost)
             return "abandoned" if self._abandoned else str(lost)
         except Exception:
-            logger.exception("session failed", extra={"fields": {"session": self._dialogue.session.id}})
-            self._protocol.shut_down(_STUCK)
+            # What should not happen has: a handler spoilt what it was given, or we did. The client hears that much.
+            reference = self._terms.new_id()
+            fields = {"session": self._dialogue.session.id, "reference": reference}
+            logger.exception("session failed", extra={"fields": fields})
+            self._last_word(Reply(421, "4.3.0", f"Service not available [{reference}]"))
             reason = "server error"
         try:
             self.flush()
@@ -148,6 +149,11 @@ class Connection:
         except ConnectionLost:
             pass
         return reason
+
+    def _last_word(self, reply: Reply) -> None:
+        # A client that waits for TLS cannot read a word in clear; it sees a closed connection.
+        unheard = self._terms.implicit_tls and self._dialogue.session.tls is None
+        self._protocol.shut_down(None if unheard else reply)
 
     def _enter(self, entrance: Entrance) -> None:
         session = self._dialogue.session

@@ -6,6 +6,7 @@ brings more octets. The content goes to a spool for `on_message`, or is drawn fr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, Protocol
@@ -24,6 +25,8 @@ from gsmtp.server.terms import Terms
 Hook = Callable[..., Any]
 Answer = Reply | str | None
 
+# RFC 5321 4.1.1.1: ehlo-line = ehlo-keyword *( SP ehlo-param )
+_EHLO_LINE = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*(?: [\x21-\x7e]+)*")
 _GIVEN_UP = Reply(554, "5.5.1", "The client gave the message up")
 _SOME_REFUSED = Reply(451, "4.3.0", "Some recipients were refused, try again")
 
@@ -109,7 +112,16 @@ class Dialogue:
     def _helo(self, event: events.Helo) -> None:
         hooks = self._terms.hooks
         if event.esmtp:
-            reply = self._decide(event, hooks.on_ehlo, (250, ""), self.session, event.domain, event.extensions)
+            assert hooks.on_ehlo is not None
+            said, close = self._line.run_hook(
+                hooks.on_ehlo, self._terms.timing.hook, self.session, event.domain, event.extensions
+            )
+            if not all(isinstance(each, str) and _EHLO_LINE.fullmatch(each) for each in event.extensions):
+                error = TypeError(f"on_ehlo left what are no extensions: {event.extensions!r:.200}")
+                said = hooks.failure("on_ehlo", self.session.id, error, self.session)
+            elif isinstance(said, str):
+                said = Reply(250, "", said)
+            reply = self.protocol.answer(event, said, close=close)
         else:
             reply = self._decide(event, hooks.on_helo, (250, ""), self.session, event.domain)
         if not reply.accepted:

@@ -27,6 +27,7 @@ LIMIT = 20_000
 # POSIX: a pipe that is ready takes this much, and keeps it whole, so that lines of several workers do not mix.
 _PIPE = 4096
 _WRITE = 2
+_LAST = 1.0  # seconds
 
 
 class EventLog:
@@ -78,8 +79,12 @@ class EventLog:
             self._writer = gevent.spawn_later(INTERVAL, self._write_queue)
 
     def flush(self) -> None:
-        """Write what is queued now, whether or not that blocks. For the end of the process."""
-        self._write(self._take())
+        """Write what is queued now, at the end of the process; a reader who is stuck is not waited for long."""
+        if self._is_file:
+            self._write(self._take())
+        else:
+            with gevent.Timeout(_LAST, False):
+                self._write_when_ready(self._take())
 
     def _write_queue(self) -> None:
         while self._queue or self._lost:

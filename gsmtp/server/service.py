@@ -56,8 +56,10 @@ class Service:
 
     def __init__(self, worker: Worker, settings: Settings) -> None:
         self._worker = worker
+        # A check makes no file, and the master has not given it to the workers' user then.
+        path = "-" if worker.checking else settings.log_file
         try:
-            self._log = EventLog(settings.log_format, f"worker-{worker.slot}", settings.log_level, settings.log_file)
+            self._log = EventLog(settings.log_format, f"worker-{worker.slot}", settings.log_level, path)
         except OSError as error:
             raise BootError(f"cannot open the log {settings.log_file}: {error.strerror}") from None
         _check_spool(settings.spool_directory)

@@ -322,6 +322,40 @@ def test_the_message(serve: Callable[..., Live]) -> None:
             assert (live.directory / f"saved{number}").read_bytes().endswith(content)
 
 
+SPOILS = """\
+from gsmtp import Handler
+class Inbox(Handler):
+    def on_ehlo(self, session, domain, extensions):
+        if domain == "number": extensions.append(3)
+        if domain == "none": extensions[:] = [None]
+        if domain == "lines": extensions.append("X\\r\\n250 Y")
+        if domain == "no.keyword": extensions.append("-X")
+        if domain == "good": extensions[:] = ["XOWN a=b c", "SIZE"]
+    def on_rcpt(self, envelope, recipient):
+        if recipient.local == "stranger": envelope.recipients.append("a text")
+        if recipient.local == "result": recipient.result = "a text"
+    def on_message(self, envelope, message): pass
+"""
+
+
+def test_a_handler_that_spoils_what_it_is_given(serve: Callable[..., Live]) -> None:
+    live = serve(code=SPOILS)
+    with live.connect(greet=False) as talk:
+        for domain in ("number", "none", "lines", "no.keyword"):
+            assert re.fullmatch(FAILED, talk.ask(f"EHLO {domain}"))
+        assert talk.ask("EHLO good").split("\n")[1:] == ["250-XOWN a=b c", "250 SIZE"]
+    for local in ("stranger", "result"):
+        with live.connect() as talk:
+            talk.begin(f"{local}@here.example")
+            reply = talk.content(b"x\r\n")
+            assert re.fullmatch(r"421 4\.3\.0 Service not available \[\w+\]", reply)
+            assert talk.reply() == ""
+            reference = REFERENCE.search(reply)
+            assert reference is not None
+            live.wait_for_log(f"reference={reference[1]} .*session failed")
+    assert live.workers()
+
+
 SAVES = """\
 import os
 from gevent.monkey import get_original

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
 from pathlib import Path
+
+from gsmtp import Handler, handler
+from gsmtp.server.hooks import HOOKS
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -16,8 +21,14 @@ def test_the_settings_page_is_what_the_command_prints() -> None:
     assert present == page(present), "run scripts/settings_page.py and commit what it writes"
 
 
-def test_every_hook_is_in_the_handlers_page() -> None:
-    from gsmtp.server.hooks import HOOKS
-
+def test_every_hook_is_in_the_handlers_page_as_it_is_called() -> None:
     page = (ROOT / "docs" / "handlers.rst").read_text()
-    assert [name for name in HOOKS if f"``{name}(" not in page] == []
+    for name in HOOKS:
+        arguments = [*inspect.signature(getattr(Handler, name)).parameters][1:]
+        head = f"   * - ``{name}({', '.join(arguments)})``\n"
+        assert head in page, head
+        cells = page.partition(head)[2].partition("   * - ")[0].splitlines()
+        # When it is called, what None means, what may be raised.
+        assert len([cell for cell in cells if cell.startswith("     -")]) == 3, name
+    # The table at the head of gsmtp/handler.py has them too.
+    assert [name for name in HOOKS if not re.search(rf"(?m)^    .*{name}[, ]", handler.__doc__ or "")] == []

@@ -31,6 +31,7 @@ from gsmtp.protocol.envelope import Session
 from gsmtp.protocol.options import Options
 from gsmtp.protocol.parameters import ParameterError as ParameterError
 from gsmtp.protocol.parameters import Parser
+from gsmtp.protocol.xclient import XCLIENT_ATTRIBUTES, XFORWARD_ATTRIBUTES
 from gsmtp.reply import Reply
 
 # RFC 5321 4.1.1.1: ehlo-keyword = (ALPHA / DIGIT) *(ALPHA / DIGIT / "-"), as esmtp-keyword in 4.1.2
@@ -115,8 +116,8 @@ EXTENSIONS = (
     Extension("SMTPUTF8", mail={"SMTPUTF8": parameters.smtputf8}),
     Extension("ENHANCEDSTATUSCODES"),
     Extension("STARTTLS", when=_starttls),
-    Extension("XCLIENT", lambda _: "NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT", when=_trusted),
-    Extension("XFORWARD", lambda _: "NAME ADDR PORT PROTO HELO IDENT SOURCE", when=_trusted),
+    Extension("XCLIENT", lambda _: XCLIENT_ATTRIBUTES, when=_trusted),
+    Extension("XFORWARD", lambda _: XFORWARD_ATTRIBUTES, when=_trusted),
     _auth(tls=False),
     *(_auth(True, binding, certificate) for binding in (False, True) for certificate in (False, True)),
     # LMTP has a reply for each recipient, also after a chunk that is refused; nobody sends BDAT there.

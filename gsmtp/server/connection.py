@@ -161,9 +161,9 @@ class Connection:
             self._read_proxy_header(entrance.proxy_timeout)
         session.trusted = session.peer in entrance.xclients
         self._admit(entrance)
-        if entrance.greet_delay and not self._terms.implicit_tls and not self._early:
-            self._early = self._read_for(entrance.greet_delay) or b""
-        if self._early and entrance.greet_delay:
+        # Under TLS from the start the client talks first.
+        test = entrance.greet_delay > 0 and not self._terms.implicit_tls
+        if test and (self._early or self._read_for(entrance.greet_delay)):
             raise Ended(EARLY_TALKER, "early talker")
 
     def _admit(self, entrance: Entrance) -> None:

@@ -39,6 +39,7 @@ _PREFIXES = ("on_", "check_password", "check_token", "check_cert", "get_password
 # What the protocol has to ask about when the hook is there.
 _ASKED = ("connect", "helo", "ehlo", "mail", "rcpt", "vrfy", "command")
 _NOT_PLAIN = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
+_TELLING = 4  # characters of a secret
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -73,9 +74,13 @@ def _trace(error: BaseException, secret: str, withhold: bool) -> str:
     if withhold:
         return "\nwhich led to\n\n".join(reversed([_silent(each) for each in _chain(error)]))
     trace = "".join(traceback.format_exception(error))
-    for shape in _shapes(secret) if secret else ():
-        trace = trace.replace(shape, "[secret]")
-    return trace
+    return _masked(trace, secret) if secret else trace
+
+
+def _masked(text: str, secret: str) -> str:
+    for shape in _shapes(secret):
+        text = text.replace(shape, "[secret]")
+    return text
 
 
 def _chain(error: BaseException) -> list[BaseException]:
@@ -169,7 +174,11 @@ class Hooks:
         try:
             return Check(hook(*arguments))
         except ReplyError as refusal:
-            return Check(refusal=refusal.reply, close=isinstance(refusal, Disconnect))
+            reply = refusal.reply
+            # It is logged too. Shorter secrets would be found in any text.
+            if len(secret) >= _TELLING and (text := _masked(reply.text, secret)) != reply.text:
+                reply = Reply(reply.code, reply.enhanced, text)
+            return Check(refusal=reply, close=isinstance(refusal, Disconnect))
         except (ConnectionLost, GreenletExit):
             raise
         except BaseException as error:

@@ -2,8 +2,8 @@
 
 `TlsTransport` runs `ssl` over memory on a plain transport, so the persistent watcher and the deadlines of that serve
 here too; it costs half of what gevent's SSLSocket does for a handshake. Contexts are made once in a worker and shared
-by all sessions. Session tickets are on, but each worker has keys of its own, which Python's ssl gives no way to share:
-a client that comes back to another worker does a full handshake.
+by all sessions. Session tickets are on, but each context of each worker has keys of its own, which Python's ssl (3.11
+to 3.13) can neither set nor read: a client that comes back to another worker does a full handshake.
 """
 
 from __future__ import annotations
@@ -117,6 +117,8 @@ class TlsContext:
             with _naming(settings.client_ca):
                 context.load_verify_locations(self._located(settings.client_ca))
             context.verify_mode = ssl.CERT_OPTIONAL
+        # A client of mail keeps one ticket for a server; OpenSSL would make two, at some 7 % of a handshake's cost.
+        context.num_tickets = 1
         context.sslobject_class = _Object
         context.sni_callback = self.choose
         return context
@@ -168,7 +170,8 @@ class TlsTransport:
             except ssl.SSLError as error:
                 self._flush()
                 raise TlsFailed(f"TLS handshake failed: {error.reason or error}") from None
-        self._flush()
+        # What is left to send (a ticket of TLS 1.3, our Finished of TLS 1.2) goes in one packet with the banner, or
+        # before the first read.
         name, version, bits = tls.cipher() or ("", "", 0)
         requested = tls.requested_name if isinstance(tls, _Object) else None
         der = tls.getpeercert(binary_form=True)

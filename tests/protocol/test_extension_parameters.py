@@ -1,8 +1,11 @@
 """What EHLO announces, by state and by choice, and the parameters that the extensions bring."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gsmtp.protocol import events
 from gsmtp.protocol.envelope import Session
@@ -313,3 +316,41 @@ def test_names_are_checked(name):
 def test_a_parameter_error_is_a_refusal():
     with pytest.raises(ValueError, match="no refusal"):
         ParameterError(250, "2.0.0", "Ok")
+
+
+_NAMES = ["SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "REQUIRETLS", "MT-PRIORITY", "BY", "AUTH", "NOTIFY", "ORCPT"]
+_VALUES = st.one_of(
+    st.text(st.sampled_from("0123456789+-;,.=ABCDEFRNTabx{}\\<>@ \t\0\x7f\x85ıſüＦ\u2028"), max_size=30),
+    st.sampled_from(["7BIT", "binarymime", "FULL", "NEVER,DELAY", "utf-8;\\x{D800}", "rfc822;+00", "9" * 25, "-0"]),
+)
+
+
+_PAIRS = st.tuples(st.sampled_from(_NAMES) | st.text(max_size=3), st.none() | _VALUES)
+_OPTIONS = Options(hostname="mx.example.net", offer=OPTIONAL)
+_ALL = ExtensionSet(_OPTIONS)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.lists(_PAIRS, max_size=3), st.booleans())
+def test_whatever_stands_behind_an_address(parameters, rcpt):
+    """A refusal with a well-formed reply, or values without control characters; the session goes on."""
+    text = " ".join(name if value is None else f"{name}={value}" for name, value in parameters)
+    line = "RCPT TO:<b@example.net>" if rcpt else "MAIL FROM:<a@example.net>"
+    if "\n" in text or "\r" in text:
+        return
+    session = Session("s")
+    session.tls = TLS
+    server = ServerSession(_OPTIONS, _ALL, session, lambda: "m")
+    say(server, "EHLO c", *(["MAIL FROM:<a@example.net> SMTPUTF8"] if rcpt else []))
+    server.receive(f"{line} {text}\r\n".encode("utf-8", "surrogatepass"))
+    while server.next_event() is not events.NEED_DATA:
+        pass
+    (reply,) = server.data_to_send().decode("ascii").splitlines()
+    assert re.fullmatch(r"(250 2\.1\.[05]|501 5\.5\.4|552 5\.3\.4|553 5\.6\.7|555 5\.5\.4|500 5\.5\.2) .+", reply)
+    if reply.startswith("250") and server.envelope:
+        (values,) = [each.parameters for each in server.envelope.recipients] if rcpt else [server.envelope.parameters]
+        for value in values.values():
+            shown = value.address if isinstance(value, OriginalRecipient) else str(value)
+            # What is decoded will stand in a header: nothing that ends a line.
+            assert not re.search(r"[\0\r\n\x85]", shown)
+    assert say(server, "NOOP") == ["250 2.0.0 Ok"]

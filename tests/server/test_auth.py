@@ -487,12 +487,14 @@ def test_names_of_mechanisms_in_any_case(login: Live, certificates: Certificates
 
 
 LEAKING = f"""
-from gsmtp import Handler
+from gsmtp import Handler, Reject
 
 PASSWORD = {PASSWORD[::-1]!r}[::-1]
 
 class Inbox(Handler):
     def check_password(self, session, user, password):
+        if user == "refused":
+            raise Reject(535, "5.7.8", f"Wrong: {{password}}, {{password!r}}")
         raise ValueError(f"no {{password}}")
 
     def get_password(self, session, user, mechanism):
@@ -529,6 +531,7 @@ def test_reports_that_fail_tell_no_password_either(serve: Serve, log_format: str
             said.append(talk.ask(encoded(f"{name} {'0' * 32}")))
             said.append(talk.ask(f"AUTH SCRAM-SHA-256 {encoded(f'n,,n={name},r=abc')}"))
         said.append(talk.ask(f"AUTH XOAUTH2 {encoded(f'user=x{chr(1)}auth=Bearer {TOKEN}{chr(1) * 2}')}"))
+        assert talk.ask(f"AUTH PLAIN {plain('refused', PASSWORD)}") == "535 5.7.8 Wrong: [secret], '[secret]'"
         talk.ask("QUIT")
     assert all(reply.startswith("454 4.7.0 Temporary authentication failure [") for reply in said), said
     live.wait_for_log("reason.*quit")

@@ -273,3 +273,67 @@ def test_the_port_is_free_at_once(serve: Callable[..., Live]) -> None:
     again = serve(binds=[f"smtp://{host}:{port}"])
     with dial(again.address) as sock:
         assert sock.recv(100).startswith(b"220")
+
+
+LOGIN = """
+from gsmtp import Handler
+
+class Inbox(Handler):
+    def check_password(self, session, user, password):
+        return password == "right"
+
+    def on_message(self, envelope, message):
+        return f"{message.size} {envelope.session.user}"
+"""
+
+
+def test_logins_and_chunks(serve: Callable[..., Live]) -> None:
+    """An exchange of AUTH comes to its end, a delayed refusal is said, and a message goes on from chunk to chunk."""
+    settings = ("auth_without_tls=true", "auth_failure_delay=1.5", "drain_login=4.0", "linger=0.1")
+    live = serve(*[part for each in settings for part in ("-s", each)], code=LOGIN)
+    with (
+        live.connect() as coming,
+        live.connect() as failing,
+        live.connect() as silent,
+        live.connect() as between,
+        live.connect() as within,
+        live.connect() as refused,
+    ):
+        for talk in (coming, silent):
+            assert talk.ask("AUTH LOGIN").startswith("334")
+        for talk in (between, within):
+            talk.begin()
+            assert talk.ask("BDAT 5\r\none").startswith("250")
+        within.send("BDAT 6 LAST\r\ntwo")
+        refused.send("BDAT 6 LAST\r\nQUI")
+        failing.send("AUTH PLAIN AGEAd3Jvbmc=\r\n")
+        live.wait_for_log("what=AUTH")
+        live.wait_for_log("what=BDAT")
+        began = time.monotonic()
+        live.send_signal(signal.SIGTERM)
+        live.wait_for_log("draining")
+        assert refused.reply().startswith(FAREWELL) and closed(refused)
+        assert coming.ask("YQ==").startswith("334")
+        assert coming.ask("cmlnaHQ=").startswith("235 ")
+        assert coming.reply().startswith(FAREWELL) and closed(coming)
+        assert between.ask("BDAT 5\r\ntwo").startswith("250")
+        assert between.ask("BDAT 0 LAST") == "250 2.0.0 10 None"
+        assert between.reply().startswith(FAREWELL) and closed(between)
+        within.send("six")
+        assert within.reply() == "250 2.0.0 11 None"
+        assert within.reply().startswith(FAREWELL) and closed(within)
+        assert failing.reply().startswith("535 ")
+        assert failing.reply().startswith(FAREWELL) and closed(failing)
+        assert silent.reply().startswith(FAREWELL) and closed(silent)
+        assert 3 < time.monotonic() - began < 15
+    assert live.wait() == 0
+
+
+@pytest.mark.parametrize("before", ["greet_delay=30.0", 'proxy_protocol=["127.0.0.1"]'])
+def test_before_the_banner(serve: Callable[..., Live], before: str) -> None:
+    live = serve("-s", before, "-s", "proxy_timeout=30.0")
+    with dial(live.address) as sock:
+        live.wait_for_log(" connect ")
+        live.send_signal(signal.SIGTERM)
+        assert sock.recv(1000).startswith(FAREWELL.encode())
+    assert live.wait() == 0

@@ -179,6 +179,20 @@ def test_early_talkers_are_sent_away(server: Callable[..., Live]) -> None:
         assert file.readline().startswith(b"220 ")
 
 
+def test_under_tls_the_client_talks_first(server: Callable[..., Live], certificates: Certificates) -> None:
+    """Its hello, which may come in one packet with the PROXY header, is no early talk."""
+    files = ("--certfile", certificates.main.certfile, "--keyfile", certificates.main.keyfile)
+    early = ("-s", "greet_delay=30.0", "-s", 'proxy_protocol=["127.0.0.1"]')
+    live = server("-b", "smtps://127.0.0.1:0", *files, *early)
+    outgoing = ssl.MemoryBIO()
+    client = certificates.context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="mx.example.org")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    with dial(live.addresses["smtps://127.0.0.1:0"]) as sock:
+        sock.sendall(HEADER.encode() + outgoing.read())
+        assert sock.recv(1) == b"\x16"
+
+
 def test_sessions_per_address(server: Callable[..., Live]) -> None:
     live = server("-s", "limit_sessions=2", "-s", "limit_exempt=[]")
     clients = [live.connect() for _ in range(2)]

@@ -299,10 +299,26 @@ def test_sessions_are_resumed(
     base = [*own, version, "-servername", name]
     first = s_client(implicit, certificates, *base, "-sess_out", ticket, said=said)
     assert "\nNew, TLSv1" in first
+    # One ticket: no client of mail uses a second.
+    assert first.count("New Session Ticket arrived") == (version == "-tls1_3")
     again = s_client(implicit, certificates, *base, "-sess_in", ticket, said=said)
     assert "\nReused, TLSv1" in again, again
     # The certificates of both sides hold on.
     assert f'"TLSv1.{version[-1]}", "{name}", "alice@example.org"' in again
+
+
+def test_the_ticket_of_another_worker_means_a_full_handshake(
+    serve_tls: Serve, certificates: Certificates, tmp_path: Path
+) -> None:
+    live = serve_tls()
+    _, implicit = ports(live)
+    ticket, said = str(tmp_path / "session"), b"EHLO c.example\nQUIT\n"
+    assert "\nNew, TLSv1" in s_client(implicit, certificates, "-sess_out", ticket, "-crlf", "-ign_eof", said=said)
+    ((_, before),) = live.workers().items()
+    os.kill(before, signal.SIGKILL)
+    wait_for(lambda: set(live.workers().values()) - {before}, what="another worker")
+    again = s_client(implicit, certificates, "-sess_in", ticket, "-crlf", "-ign_eof", said=said)
+    assert "\nNew, TLSv1" in again and "221 2.0.0 Bye" in again, again
 
 
 # Handshakes that fail

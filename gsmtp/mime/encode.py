@@ -27,6 +27,7 @@ except ImportError:
     from base64 import b64encode as _base64
 
 _DROPPED = frozenset(("bcc", "resent-bcc"))
+_BLOCK = 57 * 4096  # whole lines of base64
 # What quoted-printable leaves as it is
 _QP_SAFE = bytes({*range(33, 127), 9, 10, 13, 32} - {61})
 
@@ -242,7 +243,9 @@ def quoted_printable(data: bytes) -> bytes:
 
 def base64_lines(data: bytes) -> bytes:
     """RFC 2045 6.8: base64 in lines of 76, each with CRLF."""
-    if not data:
-        return b""
-    digits: bytes = _base64(data)
-    return b"\r\n".join([digits[at : at + 76] for at in range(0, len(digits), 76)]) + b"\r\n"
+    # Block by block: a list of all lines of a large attachment would take more than the attachment.
+    blocks: list[bytes] = []
+    for start in range(0, len(data), _BLOCK):
+        digits: bytes = _base64(data[start : start + _BLOCK])
+        blocks += [b"\r\n".join([digits[at : at + 76] for at in range(0, len(digits), 76)]), b"\r\n"]
+    return b"".join(blocks)

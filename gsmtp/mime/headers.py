@@ -168,7 +168,10 @@ class Headers:
     def find(self, name: bytes) -> bytes | None:
         """The bytes of the first field of that lower-case name, folds and all, or None."""
         names = self._names
-        return self.value(self._fields[names.index(name)]) if name in names else None
+        if name not in names:
+            return None
+        field = self._fields[names.index(name)]
+        return field.raw if isinstance(field, SetField) else field[2].strip(b" \t\r\n")
 
     def _text(self, raw: bytes) -> str:
         text = unfold(guess(raw))

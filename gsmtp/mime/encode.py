@@ -80,7 +80,7 @@ class _Writer:
                 self.foreign(item)
             elif item._children:
                 boundary = item.params["boundary"].encode("ascii")
-                self.head(item, None)
+                self.head(item, self.composite(item))
                 stack.append(b"\r\n--" + boundary + b"--\r\n")
                 for number, child in enumerate(reversed(item._children)):
                     last = number == len(item._children) - 1
@@ -111,12 +111,22 @@ class _Writer:
         if isinstance(part, Message) and body and not body.endswith(b"\n"):
             self.out.append(b"\r\n")
 
+    def composite(self, part: Part) -> str | None:
+        """What a part with parts is labelled: what is inside must not be more than it says (RFC 2045 6.4)."""
+        if self.cte == "7bit":
+            return None
+        for inner in part.walk():
+            data = inner.raw if inner._source.encode is None else inner._payload or b""
+            if not fits(data, "7bit"):
+                return self.cte
+        return None
+
     def message(self, part: Part, message: Message, stack: list[Part | bytes]) -> None:
         """message/rfc822 has no transfer encoding but 7bit and 8bit (RFC 2046 5.2.1): what is inside is made
         to fit.
         """
         if message._source.encode is not None:
-            self.head(part, None if self.cte == "7bit" else "8bit")
+            self.head(part, self.composite(part))
             stack.append(message)
             return
         raw = self.as_it_came(message)
@@ -128,7 +138,7 @@ class _Writer:
                 self.head(part, "base64", "message/global")
                 self.out.append(base64_lines(raw))
                 return
-        self.head(part, None if raw.isascii() else "8bit")
+        self.head(part, None if fits(raw, "7bit") else "8bit" if fits(raw, "8bit") else "binary")
         self.out.append(raw)
 
     def foreign(self, part: Part) -> None:

@@ -112,8 +112,8 @@ def _content(part: email.message.Message[Any, Any]) -> str | bytes | None:
 
 
 def corpus(folder: Path) -> list[bytes]:
-    """The files of a folder of mail; those above 300 KB have workloads of their own."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size < 300_000)
+    """Every file of a folder of mail and below."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
     return [path.read_bytes() for path in files]
 
 

@@ -198,8 +198,11 @@ class Headers:
 
     def items(self) -> Iterator[tuple[str, str]]:
         """All fields in order as (name as it stands, decoded text)."""
-        for at, field in enumerate(self._fields):
-            yield self._name(at), self._text(self.value(field))
+        for field in self._fields:
+            if isinstance(field, SetField):
+                yield field.name, self._text(field.raw)
+            else:
+                yield field[1].decode("ascii"), self._text(field[2].strip(b" \t\r\n"))
 
     def _name(self, at: int) -> str:
         field = self._fields[at]

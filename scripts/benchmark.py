@@ -192,7 +192,9 @@ def compare_mime(options: argparse.Namespace) -> int:
     from bench import mime
 
     try:
-        about, results, kept = mime.run(options.corpus, options.rounds, options.seconds / 15)
+        about, results, kept = mime.run(
+            options.corpus, options.corpus != FIXTURES, options.rounds, options.seconds / 15
+        )
     except ValueError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2

@@ -318,3 +318,21 @@ def test_an_interrupt_leaves_nothing_behind(
     assert process.returncode == 130, rest
     assert "interrupted" in rest and "Traceback" not in rest
     assert left_in(place) == []
+
+
+def test_the_codec_is_compared_over_any_folder_of_mail(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "mails" / "below").mkdir(parents=True)
+    (tmp_path / "mails" / "below" / "one").write_bytes(b"From: a@b.example\r\nSubject: x\r\n\r\nbody\r\n")
+    out = tmp_path / "out.json"
+    few: list[str | Path] = ["--mime", "--rounds", "1", "--seconds", "0.1", "--json", out]
+    done = benchmark(place, *few, "--corpus", tmp_path / "mails", PATH="")
+    assert done.returncode in (0, 1), done.stderr  # a ratio of one round may fall short
+    found = json.loads(out.read_text())["mime"]
+    assert found["about"]["mails"] == 1 and found["memory"]["held"]
+    assert len(found["workloads"]) == 5
+    for result in found["workloads"]:
+        for name, ratio in result["ratio"].items():
+            assert ratio == pytest.approx(result["rate"]["gsmtp"] / result["rate"][name])
+            assert f"({ratio:>5.1f} x)" in done.stdout
+    (tmp_path / "empty").mkdir()
+    assert benchmark(place, "--mime", "--corpus", tmp_path / "empty").returncode == 2

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from gsmtp.mime.charset import CHARSETS
 from gsmtp.mime.defects import Note
+from gsmtp.mime.fold import encode_words
 from gsmtp.mime.lexical import QUOTED, comment_end, unescape, unfold
 from gsmtp.mime.words import decode_words
 
@@ -327,6 +328,11 @@ def quote_name(name: str) -> str:
     return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+def _shown(name: str) -> str:
+    """A name in one line of text. What looks like an encoded word is encoded, or it would be decoded again."""
+    return " ".join(encode_words(name)) if "=?" in name else quote_name(name)
+
+
 def format_address(address: Address) -> str:
     """`"Doe, John" <john@example.com>`, or the bare address without a name. Not encoded: names may be UTF-8.
 
@@ -334,7 +340,7 @@ def format_address(address: Address) -> str:
     """
     check_text(address.name)
     check_text(address.addr)
-    return f"{quote_name(address.name)} <{address.addr}>" if address.name else address.addr
+    return f"{_shown(address.name)} <{address.addr}>" if address.name else address.addr
 
 
 def format_addresses(addresses: Iterable[Address | Group]) -> str:
@@ -343,7 +349,7 @@ def format_addresses(addresses: Iterable[Address | Group]) -> str:
     for item in addresses:
         if isinstance(item, Group):
             check_text(item.name)
-            out.append(f"{quote_name(item.name)}: {', '.join(map(format_address, item.members))};")
+            out.append(f"{_shown(item.name)}: {', '.join(map(format_address, item.members))};")
         else:
             out.append(format_address(item))
     return ", ".join(out)

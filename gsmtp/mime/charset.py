@@ -13,7 +13,7 @@ import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, charmap_decode, getincrementaldecoder
 from collections.abc import Callable
 from encodings.aliases import aliases
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 
 _NAMES = """
@@ -102,9 +102,18 @@ _MOST_MISFITS = 10_000
 _CP1252 = "".join(bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in range(256))
 
 
+def _codec(name: str) -> str | None:
+    return _cached_codec(name) if len(name) < 100 else None
+
+
+@lru_cache(maxsize=256)
+def _cached_codec(name: str) -> str | None:
+    return _CODECS.get(_squeeze(name))
+
+
 def codec_for(name: str, allowed: frozenset[str] = CHARSETS) -> str | None:
     """Python's codec for a charset name as it stands in mail, or None when it is unknown or not allowed."""
-    codec = _CODECS.get(_squeeze(name))
+    codec = _codec(name)
     return codec if codec in allowed else None
 
 
@@ -125,7 +134,7 @@ def decode_text(
     """Text of `data` in the charset of that name. Never fails: what does not fit becomes U+FFFD, and is
     noted.
     """
-    codec = _CODECS.get(_squeeze(charset)) if charset else "ascii"
+    codec = _codec(charset) if charset else "ascii"
     if codec is None or codec not in allowed:
         if note is not None:
             note("unknown_charset", f"charset {charset!r:.60}")

@@ -27,6 +27,7 @@ except ImportError:
     from base64 import b64encode as _base64
 
 _DROPPED = frozenset(("bcc", "resent-bcc"))
+_BLOCK = 57 * 4096  # whole lines of base64
 # What quoted-printable leaves as it is
 _QP_SAFE = bytes({*range(33, 127), 9, 10, 13, 32} - {61})
 
@@ -79,7 +80,7 @@ class _Writer:
                 self.foreign(item)
             elif item._children:
                 boundary = item.params["boundary"].encode("ascii")
-                self.head(item, None)
+                self.head(item, self.composite(item))
                 stack.append(b"\r\n--" + boundary + b"--\r\n")
                 for number, child in enumerate(reversed(item._children)):
                     last = number == len(item._children) - 1
@@ -110,12 +111,22 @@ class _Writer:
         if isinstance(part, Message) and body and not body.endswith(b"\n"):
             self.out.append(b"\r\n")
 
+    def composite(self, part: Part) -> str | None:
+        """What a part with parts is labelled: what is inside must not be more than it says (RFC 2045 6.4)."""
+        if self.cte == "7bit":
+            return None
+        for inner in part.walk():
+            data = inner.raw if inner._source.encode is None else inner._payload or b""
+            if not fits(data, "7bit"):
+                return self.cte
+        return None
+
     def message(self, part: Part, message: Message, stack: list[Part | bytes]) -> None:
         """message/rfc822 has no transfer encoding but 7bit and 8bit (RFC 2046 5.2.1): what is inside is made
         to fit.
         """
         if message._source.encode is not None:
-            self.head(part, None if self.cte == "7bit" else "8bit")
+            self.head(part, self.composite(part))
             stack.append(message)
             return
         raw = self.as_it_came(message)
@@ -127,7 +138,7 @@ class _Writer:
                 self.head(part, "base64", "message/global")
                 self.out.append(base64_lines(raw))
                 return
-        self.head(part, None if raw.isascii() else "8bit")
+        self.head(part, None if fits(raw, "7bit") else "8bit" if fits(raw, "8bit") else "binary")
         self.out.append(raw)
 
     def foreign(self, part: Part) -> None:
@@ -242,7 +253,9 @@ def quoted_printable(data: bytes) -> bytes:
 
 def base64_lines(data: bytes) -> bytes:
     """RFC 2045 6.8: base64 in lines of 76, each with CRLF."""
-    if not data:
-        return b""
-    digits: bytes = _base64(data)
-    return b"\r\n".join([digits[at : at + 76] for at in range(0, len(digits), 76)]) + b"\r\n"
+    # Block by block: a list of all lines of a large attachment would take more than the attachment.
+    blocks: list[bytes] = []
+    for start in range(0, len(data), _BLOCK):
+        digits: bytes = _base64(data[start : start + _BLOCK])
+        blocks += [b"\r\n".join([digits[at : at + 76] for at in range(0, len(digits), 76)]), b"\r\n"]
+    return b"".join(blocks)

@@ -168,7 +168,10 @@ class Headers:
     def find(self, name: bytes) -> bytes | None:
         """The bytes of the first field of that lower-case name, folds and all, or None."""
         names = self._names
-        return self.value(self._fields[names.index(name)]) if name in names else None
+        if name not in names:
+            return None
+        field = self._fields[names.index(name)]
+        return field.raw if isinstance(field, SetField) else field[2].strip(b" \t\r\n")
 
     def _text(self, raw: bytes) -> str:
         text = unfold(guess(raw))
@@ -195,8 +198,11 @@ class Headers:
 
     def items(self) -> Iterator[tuple[str, str]]:
         """All fields in order as (name as it stands, decoded text)."""
-        for at, field in enumerate(self._fields):
-            yield self._name(at), self._text(self.value(field))
+        for field in self._fields:
+            if isinstance(field, SetField):
+                yield field.name, self._text(field.raw)
+            else:
+                yield field[1].decode("ascii"), self._text(field[2].strip(b" \t\r\n"))
 
     def _name(self, at: int) -> str:
         field = self._fields[at]

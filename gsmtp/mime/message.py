@@ -175,6 +175,8 @@ class Message(Part):
         return None if part is None else part._text()
 
     def _text_part(self, content_type: str) -> Part | None:
+        if not self.parts:
+            return self if self.content_type == content_type and self.disposition != "attachment" else None
         for part, shown in self._leaves():
             if shown and part.content_type == content_type and part.disposition != "attachment":
                 return part

@@ -235,6 +235,8 @@ def grow(root: Part) -> None:
     """Find all parts below `root` and what is wrong with the structure. Time is linear, there is no
     recursion.
     """
+    if not root.content_type.startswith(("multipart/", "message/")):
+        return
     waiting = [(root, 0)]
     limits, room = root._source.limits, _Room(root)
     while waiting:

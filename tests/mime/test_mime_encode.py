@@ -259,6 +259,19 @@ def test_an_attached_mail_has_no_transfer_encoding_and_is_made_to_fit() -> None:
     assert eight.attachments[0].message is not None and eight.attachments[0].message.raw == inner.raw
 
 
+def test_what_holds_8_bit_or_binary_parts_says_so() -> None:
+    inner = build(text="Grüße\n")
+    for cte, label in (("7bit", None), ("8bit", "8bit"), ("binary", "binary")):
+        message = mime.decode(mime.encode(build(text="x", html="ä", attachments=[inner]), cte=cte))  # type: ignore[arg-type]
+        composites = [part for part in message.walk() if part.parts or part.message is not None]
+        assert len(composites) == 3 and {part.headers["Content-Transfer-Encoding"] for part in composites} == {label}
+    plain = mime.decode(mime.encode(build(text="x", html="y"), cte="8bit"))
+    assert plain.headers["Content-Transfer-Encoding"] is None
+    binary = mime.decode(b"From: a@b.example\r\n\r\n" + b"\xff" * 2_000)
+    raw = mime.encode(build(text="x", attachments=[binary]), cte="binary", utf8=True)
+    assert mime.decode(raw).attachments[0].headers["Content-Transfer-Encoding"] == "binary"
+
+
 def test_an_attached_mail_that_needs_utf8_becomes_message_global() -> None:
     inner = mime.decode("From: jörg@example.com\r\n\r\nx\r\n".encode())
     decoded = mime.decode(mime.encode(build(text="see", attachments=[inner])), strict=True)

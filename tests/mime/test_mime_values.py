@@ -7,6 +7,7 @@ import binascii
 import mmap
 import subprocess
 import sys
+import tracemalloc
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -65,6 +66,8 @@ def test_addresses_are_written_so_that_they_parse_again() -> None:
         Group("A.B", (Address("J. D.", "x@example.com"),)),
         Group("none", ()),
     ]
+    alike = [Address("=?utf-8?q?x?= y", "a@example.com"), Group("=?a?b?c?=", ())]
+    assert mime.parse_addresses(mime.format_addresses(alike)) == alike
     text = mime.format_addresses(items)
     assert mime.parse_addresses(text) == items
     assert text == (
@@ -288,6 +291,31 @@ def test_the_package_stands_alone() -> None:
             for name in names:
                 assert not name.startswith("gsmtp") or name.startswith("gsmtp.mime"), f"{path.name} imports {name}"
                 assert not name.startswith("gevent"), f"{path.name} imports {name}"
+
+
+def test_importing_it_imports_no_gevent() -> None:
+    """Nor what the server stands on: it can be used in any program."""
+    code = "import sys, gsmtp.mime; print(*sys.modules)"
+    root = str(Path(gsmtp.__file__).parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, cwd=root, timeout=60, capture_output=True, text=True
+    )
+    tops = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "gsmtp" in tops and not tops & {"gevent", "greenlet", "ssl", "asyncio", "psutil", "dns", "workers"}
+
+
+def test_a_large_attachment_is_built_and_decoded_in_little_memory() -> None:
+    content = bytes(5_000_000)
+    tracemalloc.start()
+    try:
+        raw = mime.encode(mime.Message.build(from_="a@b.example", text="x", attachments=[("a", content)]))
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(content)
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        assert mime.decode(raw).attachments[0].content == content
+        assert tracemalloc.get_traced_memory()[1] - before < 2 * len(raw)
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_base64_of_the_standard_library_is_enough() -> None:

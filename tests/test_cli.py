@@ -248,7 +248,7 @@ def test_unusable_certificates(tmp_path: Path, certificates: Certificates) -> No
         ("[certificates]\n'a.b' = ['/nonesuch.pem']", "cannot read /nonesuch.pem: No such file or directory"),
         ("'a\tb' = 1", "gsmtp.toml: unknown setting a b"),
         ('"a\\u001bb" = 1', "gsmtp.toml: unknown setting a?b"),
-        ("hide = ['a\0']", "gsmtp.toml: Illegal character"),
+        ("hide = ['a\0']", "gsmtp.toml: Found invalid character '\\x00'"),
         ('hide = ["a\\u0000"]', "gsmtp.toml: hide must be a list of texts"),
         ("\xef\xbb\xbfworkers = 1", "gsmtp.toml: Invalid statement"),
         ("workers = ", "gsmtp.toml: Invalid value (at end of document)"),

@@ -17,11 +17,17 @@ from gsmtp import Handler
 
 class Inbox(Handler):
     def on_message(self, envelope, message):
+        open("begun", "w").close()
         gevent.sleep(1.5)
         with open("done", "ab") as file:
             file.write(message.content)
         return "stored at last"
 """
+
+
+def until_begun(live: Live) -> None:
+    """Wait until the hook is at work."""
+    wait_for((live.directory / "begun").exists, what="the hook")
 
 
 def closed(talk: Talk) -> bool:
@@ -118,7 +124,7 @@ def test_a_handler_at_work_is_waited_for(serve: Callable[..., Live], number: int
         talk.begin()
         talk.ask("DATA")
         talk.send(b"precious\r\n.\r\n")
-        time.sleep(0.3)
+        until_begun(live)
         live.send_signal(number)
         assert talk.reply() == "250 2.0.0 stored at last"
         assert talk.reply().startswith(FAREWELL)
@@ -150,7 +156,9 @@ SLOW_RCPT = """\
 import gevent
 from gsmtp import Handler
 class Inbox(Handler):
-    def on_rcpt(self, envelope, recipient): gevent.sleep(1)
+    def on_rcpt(self, envelope, recipient):
+        open("begun", "w").close()
+        gevent.sleep(1)
     def on_message(self, envelope, message): pass
 """
 
@@ -159,7 +167,7 @@ def test_a_quick_stop_amid_a_hook(serve: Callable[..., Live]) -> None:
     live = serve(code=SLOW_RCPT)
     with live.connect() as talk:
         talk.send("MAIL FROM:<a@c.example>\r\nRCPT TO:<b@c.example>\r\n")
-        time.sleep(0.3)
+        until_begun(live)
         live.send_signal(signal.SIGINT)
         assert [talk.reply()[:3] for _ in range(2)] == ["250", "250"]
         assert talk.reply().startswith(FAREWELL)
@@ -260,7 +268,7 @@ def test_the_worker_ends_in_any_case(serve: Callable[..., Live]) -> None:
         talk.begin()
         talk.ask("DATA")
         talk.send(b"x\r\n.\r\n")
-        time.sleep(0.3)
+        until_begun(live)
         assert live.stop() == 0
         live.wait_for_log("1 sessions cut off")
 

@@ -439,25 +439,3 @@ def test_a_handler_that_cannot_start(tmp_path: Path, code: str, line: str) -> No
     assert len(said) == 1, done.stderr
     assert line in said[0]
     assert "Traceback" not in done.stderr
-
-
-BREAKING = """
-from gsmtp import Handler
-
-class Inbox(Handler):
-    def on_ehlo(self, session, domain, extensions):
-        extensions.append(None)
-
-    def on_message(self, envelope, message):
-        return None
-"""
-
-
-def test_a_session_that_fails_within_us_has_a_last_word(serve: Callable[..., Live]) -> None:
-    live = serve(code=BREAKING)
-    with live.connect(greet=False) as talk:
-        assert talk.ask("EHLO c.example") == "421 4.3.0 Service not available"
-        assert talk.reply() == ""
-    live.wait_for_log("session failed(.|\n)*TypeError")
-    with live.connect(greet=False) as talk:
-        assert talk.ask("HELO c.example").startswith("250")

@@ -20,3 +20,10 @@ def test_every_hook_is_in_the_handlers_page() -> None:
 
     page = (ROOT / "docs" / "handlers.rst").read_text()
     assert [name for name in HOOKS if f"``{name}(" not in page] == []
+
+
+def test_every_kind_of_session_is_in_the_soak_s_page() -> None:
+    from gsmtp.soak.traffic import CONVERSATIONS
+
+    page = (ROOT / "docs" / "soak.rst").read_text()
+    assert [name for name in CONVERSATIONS if f"\n{name} " not in page] == []

@@ -65,8 +65,8 @@ class Instruments:
 
     def measure(self) -> dict[str, float]:
         """All that must not grow, after garbage was collected; also `accepted`, connections since the start."""
-        # The interpreter caches attribute names by their address, and in gevent each timer that ends makes a new "stop".
-        # Up to 4096 of them are kept, more and more slowly, and would look like growth.
+        # The interpreter caches attribute names by their address, and gevent makes a new "stop" for each timer that
+        # ends. Up to 4096 of them are kept, more and more slowly, and would look like growth.
         sys._clear_type_cache()
         gc.collect()
         gc.collect()

@@ -19,9 +19,9 @@ from gsmtp.soak.stage import ServerAtFault, Stage, StageFailed
 from gsmtp.soak.verdict import TOLERANCES, Outcome, Verdict, Window, is_warm, judge
 
 MEASURED = 20  # windows after the warm-up
-WARMING = 5  # windows of the warm-up, as far as the wanted number of messages goes
-# Further windows of warm-up at most, then they are measured whether or not they are warm: a leak never lets them be.
-PATIENCE = 15
+# Windows of the warm-up at most. In mixed traffic blocks come and go by some hundredths a session, so that two quiet
+# windows running are chance; a leak never lets them be.
+WARMING = 5
 MORE, ROUNDS = 10, 3  # windows more when the verdict is not clear, and how often
 # Messages: with fewer, noise and caches that still fill may be above a tolerance, and the verdict on slopes stays open.
 ENOUGH = 25_000
@@ -186,7 +186,7 @@ def _windows(
     size = max(1, effort.messages // (WARMING + MEASURED))
     say("warming up")
     warming = 0
-    while warming < WARMING + PATIENCE and not (warming >= 3 and all(map(is_warm, stage.windows.values()))):
+    while warming < WARMING and not (warming >= 3 and all(map(is_warm, stage.windows.values()))):
         stage.window(kinds, messages=size)
         warming += 1
     # The last one of the warm-up is where measuring begins.

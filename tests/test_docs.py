@@ -32,3 +32,10 @@ def test_every_hook_is_in_the_handlers_page_as_it_is_called() -> None:
         assert len([cell for cell in cells if cell.startswith("     -")]) == 3, name
     # The table at the head of gsmtp/handler.py has them too.
     assert [name for name in HOOKS if not re.search(rf"(?m)^    .*{name}[, ]", handler.__doc__ or "")] == []
+
+
+def test_every_kind_of_session_is_in_the_soak_s_page() -> None:
+    from gsmtp.soak.traffic import CONVERSATIONS
+
+    page = (ROOT / "docs" / "soak.rst").read_text()
+    assert [name for name in CONVERSATIONS if f"\n{name} " not in page] == []

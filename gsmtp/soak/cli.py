@@ -34,7 +34,7 @@ examples:
   gsmtp-soak --corpus ~/Maildir                your own mail
   gsmtp-soak --handler inbox:Inbox --recipient anna@example.net
                                                your own handler: is its memory flat?
-  gsmtp-soak --emails 20000 --leak object      must FAIL
+  gsmtp-soak --emails 30000 --leak object      must FAIL
 
 exit status:  0  PASS        1  FAIL        2  INCONCLUSIVE, or it could not be run
 """

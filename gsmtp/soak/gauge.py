@@ -21,9 +21,9 @@ class Gauge:
         self._socket.connect(str(path))
         self._lines = self._socket.makefile("rwb")
 
-    def measure(self, trim: bool = False) -> dict[str, float]:
-        """See Instruments.measure; with `trim`, free memory is given back first. ConnectionError."""
-        self._lines.write(b"trim\n" if trim else b"measure\n")
+    def measure(self) -> dict[str, float]:
+        """See Instruments.measure. ConnectionError."""
+        self._lines.write(b"measure\n")
         self._lines.flush()
         line = self._lines.readline()
         if not line:

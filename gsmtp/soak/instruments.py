@@ -57,14 +57,15 @@ class Instruments:
         while True:
             asker, _ = listener.accept()
             with asker, asker.makefile("rwb") as lines:
-                for line in lines:
-                    if line.strip() == b"trim":
-                        trim()
+                for _ in lines:
                     lines.write(json.dumps(self.measure()).encode() + b"\n")
                     lines.flush()
 
     def measure(self) -> dict[str, float]:
         """All that must not grow, after garbage was collected; also `accepted`, connections since the start."""
+        # The interpreter caches attribute names by their address, and gevent makes a new "stop" for each timer that
+        # ends. Up to 4096 of them are kept, more and more slowly, and would look like growth.
+        sys._clear_type_cache()
         gc.collect()
         gc.collect()
         # The first, before the others make lists of their own.
@@ -82,13 +83,13 @@ class Instruments:
             "accepted": self._worker.scoreboard.slot(self._worker.slot).accepted,
         }
         del objects
+        # What the heap keeps free for later comes and goes by megabytes with large mails, and is no growth.
+        _trim()
         found["uss"] = self._process.memory_full_info().uss
         return found
 
 
-def trim() -> None:
-    """Collect garbage and give free memory back to the system, as the watchdog's first measure does."""
-    gc.collect()
+def _trim() -> None:
     ctypes.CDLL(None).malloc_trim(0)
 
 

@@ -117,7 +117,7 @@ def _octets(dice: random.Random, size: int) -> bytes:
 
 
 def _attachment(dice: random.Random, size: int, number: int) -> bytes:
-    name = dice.choice(("offer.pdf", "Rechnung März.pdf", "photo.jpg", "table.csv", "data.bin"))
+    name = dice.choice(("offer.pdf", "Rechnung März.pdf", "photo.jpg", "table.xlsx", "data.bin"))
     rest = int((size - 1400) * 0.73)
     return _written(dice, number, text=_text(dice, 200), attachments=[(name, _octets(dice, rest))])
 

@@ -221,12 +221,12 @@ class Stage:
             time.sleep(0.01)
         time.sleep(_QUIET)
 
-    def measure(self, trim: bool = False) -> dict[int, dict[str, float]]:
+    def measure(self) -> dict[int, dict[str, float]]:
         """Ask every worker, and keep what they say as a window. Raises ServerAtFault when one is gone."""
         found = {}
         try:
             for slot, (_, asked) in self._gauges.items():
-                found[slot] = asked.measure(trim)
+                found[slot] = asked.measure()
         except OSError as error:
             raise ServerAtFault(f"worker {slot}: {error}; it was replaced, or died") from None
         for slot, values in found.items():
@@ -236,8 +236,8 @@ class Stage:
         return found
 
     def burst(self, sessions: int) -> dict[int, tuple[float, float]]:
-        """Open so many at a time, close them, trim: each worker's USS in octets before and after."""
-        before = self.measure(trim=True)
+        """Open so many at a time, close them: each worker's USS in octets before and after."""
+        before = self.measure()
         count = len(self._clients)
         for number, client in enumerate(self._clients):
             client.tell("hold", sessions=sessions * (number + 1) // count - sessions * number // count)
@@ -253,7 +253,7 @@ class Stage:
         for client in self._clients:
             client.answer()
         self.rest()
-        after = self.measure(trim=True)
+        after = self.measure()
         return {slot: (before[slot]["uss"], after[slot]["uss"]) for slot in after}
 
     def finish(self) -> None:

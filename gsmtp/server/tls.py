@@ -160,6 +160,8 @@ class TlsTransport:
     def handshake(self) -> Tls:
         """Do it; what it has settled. Raises TlsFailed, after telling the client why."""
         tls = self._object
+        if not self._incoming.pending:
+            self._fill()
         while True:
             try:
                 tls.do_handshake()
@@ -180,7 +182,7 @@ class TlsTransport:
             cipher=name,
             bits=bits,
             server_name=requested,
-            peer=tls.getpeercert() or {},
+            peer=(tls.getpeercert() or {}) if der is not None else {},
             peer_der=der,
             unique=tls.get_channel_binding("tls-unique") if tls.version() != "TLSv1.3" else None,
             server_der=self._context.certificate(requested),
@@ -188,24 +190,27 @@ class TlsTransport:
 
     def read(self) -> bytes:
         """See Transport."""
+        tls, incoming = self._object, self._incoming
         pieces: list[bytes] = []
         while True:
-            try:
-                # OpenSSL gives one record at a time, 16 KiB at most.
-                while piece := self._object.read(CHUNK):
-                    pieces.append(piece)
-                return b"".join(pieces)  # the client has closed
-            except ssl.SSLWantReadError:
-                if pieces:
-                    return b"".join(pieces) if len(pieces) > 1 else pieces[0]
-                self._flush()
-                self._fill()
-            except ssl.SSLZeroReturnError:
-                return b"".join(pieces)
-            except ssl.SSLEOFError:
-                return b"".join(pieces)  # closed without a word, as many clients do
-            except ssl.SSLError as error:
-                raise ConnectionLost(f"TLS failed: {error.reason or error}") from None
+            # To ask `ssl` when there is nothing costs an exception, as much as deciphering a command.
+            while incoming.pending or tls.pending() or incoming.eof:
+                try:
+                    # OpenSSL gives one record at a time, 16 KiB at most.
+                    piece = tls.read(CHUNK)
+                except ssl.SSLWantReadError:
+                    break  # a record that is not whole
+                except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                    piece = b""  # closed, or gone without a word, as many clients do
+                except ssl.SSLError as error:
+                    raise ConnectionLost(f"TLS failed: {error.reason or error}") from None
+                if not piece:
+                    return b"".join(pieces)
+                pieces.append(piece)
+            if pieces:
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            self._flush()
+            self._fill()
 
     def write_some(self, data: bytes) -> bool:
         """See Transport."""

@@ -288,7 +288,7 @@ class Inbox(Handler):
         assert message.size == len(message.content), (message.size, len(message.content))
         first = message.bytes()
         assert first == message.trace + message.content
-        assert message.headers["subject"] == "hello"
+        assert message.headers["subject"] == "hello" == message.mime.subject
         message.prepend("X-One", "1")
         message.prepend("X-Two", "2")
         assert message.bytes() == b"X-Two: 2\\r\\nX-One: 1\\r\\n" + first
@@ -298,6 +298,8 @@ class Inbox(Handler):
             else: raise AssertionError((name, value))
         assert message.headers["x-two"] == "2" and message.email["X-One"] == "1"
         assert message.email.get_content().startswith("body")
+        assert message.mime is message.mime and message.mime.headers["X-Two"] == "2"
+        assert message.mime.text.startswith("body") and message.mime.raw == message.bytes()
         with message.open() as one, message.open() as two:
             assert one.read(10) == message.bytes()[:10]
             assert two.read() == message.bytes() == one.read(0) + message.bytes()[:10] + one.read()

@@ -68,6 +68,11 @@ class Client:
         self.close()
 
 
+def heed_sigint():
+    """A shell starts background jobs with SIGINT ignored, and the master leaves it so."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Running:
     """A master in a process of its own, with its log."""
 
@@ -77,7 +82,7 @@ class Running:
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, str(HERE / "runmaster.py"), plan.to_json(), *arguments],
-                **{"stdout": subprocess.PIPE, "stderr": log, **popen},
+                **{"stdout": subprocess.PIPE, "stderr": log, "preexec_fn": heed_sigint, **popen},
             )
         self.addresses = None
 

@@ -220,7 +220,7 @@ def test_no_word_in_clear_to_a_client_that_waits_for_tls(
     live.wait_for_log("reason=limited")
 
 
-def test_connections_per_address_and_interval(server: Callable[..., Live]) -> None:
+def test_connections_in_an_interval(server: Callable[..., Live]) -> None:
     live = server("-s", "limit_connections=3", "-s", "limit_interval=5", "-s", "limit_exempt=[]")
 
     def banner() -> bytes:

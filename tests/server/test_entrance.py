@@ -220,7 +220,7 @@ def test_no_word_in_clear_to_a_client_that_waits_for_tls(
     live.wait_for_log("reason=limited")
 
 
-def test_connections_per_address_and_interval(server: Callable[..., Live]) -> None:
+def test_connections_in_an_interval(server: Callable[..., Live]) -> None:
     live = server("-s", "limit_connections=3", "-s", "limit_interval=5", "-s", "limit_exempt=[]")
 
     def banner() -> bytes:
@@ -229,7 +229,7 @@ def test_connections_per_address_and_interval(server: Callable[..., Live]) -> No
 
     began = time.monotonic()
     banners = [banner() for _ in range(6)]
-    assert [each[:9] for each in banners[3:]] == [b"421 4.7.0"] * 3
+    assert banners[3:] == [b"421 4.7.0 Too many connections from your address, try again later\r\n"] * 3
     assert all(each.startswith(b"220 ") for each in banners[:3])
     wait_for(lambda: banner().startswith(b"220 "), what="the end of the interval")
     assert time.monotonic() - began > 1

@@ -143,9 +143,11 @@ class Connection:
             self._last_word(Reply(421, "4.3.0", f"Service not available [{reference}]"))
             reason = "server error"
         try:
-            self.flush()
             if reason != "quit" or self._protocol.unread:
+                self.flush()
                 self._linger()
+            elif not self._transport.write_last(self._protocol.data_to_send()):
+                self._finish_writing()
         except ConnectionLost:
             pass
         return reason

@@ -114,7 +114,7 @@ class Service:
             drain_content=listen.drain_content,
             drain_silence=listen.drain_silence,
         )
-        entrance = self._entrance(settings, listen)
+        entrance = self._entrance(settings, listen, options)
         asks = self._hooks.asks
         if entrance.limits is not None:
             rates = entrance.limits.rates
@@ -137,14 +137,15 @@ class Service:
             implicit_tls=implicit_tls,
         )
 
-    def _entrance(self, settings: Settings, listen: Listen) -> Entrance:
+    def _entrance(self, settings: Settings, listen: Listen, options: Options) -> Entrance:
         rates = Rates(
             sessions=listen.limit_sessions,
             connections=listen.limit_connections,
             messages=listen.limit_messages,
             recipients=listen.limit_recipients,
             interval=listen.limit_interval,
-            auth_failures=listen.limit_auth_failures,
+            # Where nobody can log in, nobody's failures have to be counted.
+            auth_failures=0 if options.auth == "never" else listen.limit_auth_failures,
             auth_interval=listen.limit_auth_interval,
         )
         try:

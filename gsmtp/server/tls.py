@@ -147,11 +147,12 @@ class TlsContext:
 class TlsTransport:
     """See gsmtp.server.transport.Transport. `handshake` must have returned before the first read or write."""
 
-    __slots__ = ("_context", "_incoming", "_object", "_outgoing", "_transport")
+    __slots__ = ("_context", "_ended", "_incoming", "_object", "_outgoing", "_transport")
 
     def __init__(self, transport: PlainTransport, context: TlsContext, early: bytes = b"") -> None:
         self._transport = transport
         self._context = context
+        self._ended = False
         self._incoming = ssl.MemoryBIO()
         self._incoming.write(early)
         self._outgoing = ssl.MemoryBIO()
@@ -214,22 +215,37 @@ class TlsTransport:
 
     def write_some(self, data: bytes) -> bool:
         """See Transport."""
-        try:
-            self._object.write(data)
-        except ssl.SSLError as error:
-            raise ConnectionLost(f"TLS failed: {error.reason or error}") from None
+        self._encipher(data)
         return self._transport.write_some(self._outgoing.read())
+
+    def write_last(self, data: bytes) -> bool:
+        """See Transport. That nothing more comes is said with it."""
+        self._encipher(data)
+        self._say_end()
+        return self._transport.write_last(self._outgoing.read())
 
     def write_rest(self) -> None:
         """See Transport."""
         self._transport.write_rest()
 
-    def finish_writing(self) -> None:
-        """See Transport."""
+    def _encipher(self, data: bytes) -> None:
+        try:
+            self._object.write(data)
+        except ssl.SSLError as error:
+            raise ConnectionLost(f"TLS failed: {error.reason or error}") from None
+
+    def _say_end(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
         try:
             self._object.unwrap()
         except ssl.SSLError:
             pass  # it wants the client's word, which need not be waited for
+
+    def finish_writing(self) -> None:
+        """See Transport."""
+        self._say_end()
         try:
             self._flush()
         except ConnectionLost:
@@ -238,10 +254,7 @@ class TlsTransport:
 
     def close(self) -> None:
         """See Transport. The client is told, if that can be done without waiting (RFC 8446 6.1)."""
-        try:
-            self._object.unwrap()
-        except ssl.SSLError:
-            pass
+        self._say_end()
         self._transport.offer(self._outgoing.read())
         self._transport.close()
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import gevent
 
 READ, WRITE = 1, 2
+_MORE = getattr(socket, "MSG_MORE", 0)  # Linux
 # One read's worth. Larger reads take a megabyte no faster, smaller ones cost a system call each.
 CHUNK = 65536
 
@@ -32,6 +33,9 @@ class Transport(Protocol):
 
     def write_some(self, data: bytes) -> bool:
         """What the socket takes now; whether that was all. The rest waits for `write_rest`. Raises ConnectionLost."""
+
+    def write_last(self, data: bytes) -> bool:
+        """As `write_some`, for what has nothing behind it but `close`. Raises ConnectionLost."""
 
     def write_rest(self) -> None:
         """What `write_some` has left. Raises ConnectionLost."""
@@ -93,13 +97,17 @@ class PlainTransport:
         if not self.write_some(data):
             self.write_rest()
 
-    def write_some(self, data: bytes) -> bool:
+    def write_last(self, data: bytes) -> bool:
+        """See Transport. The end of the connection goes in the same packet."""
+        return self.write_some(data, _MORE)
+
+    def write_some(self, data: bytes, flags: int = 0) -> bool:
         """See Transport."""
         if self._left:  # a wait for the rest was broken off: what comes now stands behind it
             self._left += data
             return False
         try:
-            sent = self._send(data)
+            sent = self._send(data, flags)
         except BlockingIOError:
             sent = 0
         except OSError as error:

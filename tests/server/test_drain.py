@@ -283,7 +283,7 @@ def test_the_port_is_free_at_once(serve: Callable[..., Live]) -> None:
         assert sock.recv(100).startswith(b"220")
 
 
-LOGIN = """
+PASSWORD = """
 from gsmtp import Handler
 
 class Inbox(Handler):
@@ -298,7 +298,7 @@ class Inbox(Handler):
 def test_logins_and_chunks(serve: Callable[..., Live]) -> None:
     """An exchange of AUTH comes to its end, a delayed refusal is said, and a message goes on from chunk to chunk."""
     settings = ("auth_without_tls=true", "auth_failure_delay=1.5", "drain_login=4.0", "linger=0.1")
-    live = serve(*[part for each in settings for part in ("-s", each)], code=LOGIN)
+    live = serve(*[part for each in settings for part in ("-s", each)], code=PASSWORD)
     with (
         live.connect() as coming,
         live.connect() as failing,

@@ -21,9 +21,11 @@ Format = Literal["text", "json"]
 
 _PLAIN = re.compile(r"[A-Za-z0-9@._:<>/+\[\]*(),\-]+")
 _is_plain = _PLAIN.fullmatch
+_PLAIN_FIELDS = re.compile(rf"(?: \w+={_PLAIN.pattern})*")
 _SIMPLE = re.compile(r"[\x20!\x23-\x5b\x5d-\x7e]*")
 _second = -1
 _stamp = ""
+_MILLISECONDS = tuple(f".{number:03d}Z" for number in range(1000))
 
 
 def timestamp(now: float) -> str:
@@ -32,7 +34,7 @@ def timestamp(now: float) -> str:
     second = int(now)
     if second != _second:
         _second, _stamp = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-    return f"{_stamp}.{int(now * 1000) % 1000:03d}Z"
+    return _stamp + _MILLISECONDS[int((now - second) * 1000)]
 
 
 def _escaped(value: Any) -> str:
@@ -58,13 +60,13 @@ def line(format: Format, now: float, origin: str, event: str, fields: Mapping[st
     if format == "json":
         record = {"time": timestamp(now), "process": origin, "event": event, **fields}
         return _escaped(record) + "\n"
-    text = f"{timestamp(now)} {origin} {event}"
-    for name, value in fields.items():
-        # Most values are plain texts: what they need is looked at here, without a call.
-        if value.__class__ is not str or not _is_plain(value):
-            value = _quoted(value)
-        text = f"{text} {name}={value}"
-    return f"{text}\n"
+    # Most values are plain: one look at all of them serves. One that has a blank in it makes too many blanks.
+    text = "".join(
+        [f" {name}={value:.3f}" if value.__class__ is float else f" {name}={value}" for name, value in fields.items()]
+    )
+    if not _PLAIN_FIELDS.fullmatch(text) or text.count(" ") != len(fields):
+        text = "".join([f" {name}={_quoted(value)}" for name, value in fields.items()])
+    return f"{timestamp(now)} {origin} {event}{text}\n"
 
 
 # Replies are few, and most of them the same.

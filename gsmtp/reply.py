@@ -28,7 +28,7 @@ class Reply:
     code: int
     enhanced: str = ""
     text: str = ""
-    _wire: bytes = field(default=b"", init=False, repr=False, compare=False)
+    wire: bytes = field(default=b"", init=False, repr=False, compare=False)
     _shown: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -52,10 +52,12 @@ class Reply:
         return self._shown
 
     def encode(self) -> bytes:
-        """The bytes on the wire, each line ended by CRLF (RFC 5321 4.2.1; the enhanced code on each: RFC 2034 4)."""
-        return self._wire or self._encode()
+        """The bytes on the wire, each line ended by CRLF (RFC 5321 4.2.1; the enhanced code on each: RFC 2034 4).
 
-    def _encode(self) -> bytes:
+        Afterwards `wire` has them too: most replies are said again and again, and reading that is no call.
+        """
+        if self.wire:
+            return self.wire
         prefix = f"{self.enhanced} " if self.enhanced else ""
         lines: list[str] = []
         for line in self.text.split("\n"):
@@ -63,8 +65,8 @@ class Reply:
             lines.extend(line[at : at + _LINE_LENGTH] for at in range(0, len(line) or 1, _LINE_LENGTH))
         wire = [f"{self.code}-{prefix}{line}\r\n" for line in lines[:-1]]
         wire.append(f"{self.code} {prefix}{lines[-1]}\r\n")
-        object.__setattr__(self, "_wire", "".join(wire).encode("ascii"))
-        return self._wire
+        object.__setattr__(self, "wire", "".join(wire).encode("ascii"))
+        return self.wire
 
 
 class ReplyError(Exception):

@@ -47,18 +47,17 @@ class Engine:
         self._asks = asks
         self._new_id = new_id
         self._lines = LineReader(options.max_line_length, options.allow_bare_newlines != "reject")
-        self._out: list[bytes] = []
+        # Take octets from the client.
+        self.receive = self._lines.feed
+        # Replies that `data_to_send` has not yet given out.
+        self.unsent: list[bytes] = []
         self._queue: list[Event] = []
         self.session = session
         session.lmtp = options.lmtp
 
-    def receive(self, data: bytes) -> None:
-        """Take octets from the client."""
-        self._lines.feed(data)
-
     def data_to_send(self) -> bytes:
         """The octets for the client since the last call."""
-        out = self._out
+        out = self.unsent
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         return data
@@ -103,7 +102,7 @@ class Engine:
         self._queue.append(event)
 
     def _say(self, reply: Reply) -> None:
-        self._out.append(reply.encode())
+        self.unsent.append(reply.wire or reply.encode())
 
     def _refuse(self, verb: str, reply: Reply) -> None:
         self._errors += reply.code >= 500

@@ -129,7 +129,8 @@ class Transaction(Opening):
                 self._queue.append(Content(envelope, content, False))
             return bool(content)
         self._body = None
-        self._lines.feed(rest)
+        if rest:
+            self._lines.feed(rest)
         if body.fault is None:
             event = Content(envelope, content, True)
             self._pending = (event, replies.ACCEPTED, self._content_decided)

@@ -259,7 +259,10 @@ class Connection:
             said = protocol.data_to_send()
             if said and not self._transport.write_some(said):
                 self._finish_writing()
-            self.deadline = self._patience(said)
+            if said and self._draining_since is None and protocol.state not in _CONTENT:
+                self._command_deadline = self.deadline = monotonic() + self._terms.timing.command
+            else:
+                self.deadline = self._patience()
             self._phase = _READING
             try:
                 data = self._transport.read()
@@ -279,15 +282,15 @@ class Connection:
             self.deadline = monotonic() + self._terms.timing.message
             self._phase = _HOOK
 
-    def _patience(self, said: bytes) -> float:
-        """When waiting for the client becomes too long, having said this."""
+    def _patience(self) -> float:
+        """When waiting for the client becomes too long, who has not been answered since, or was told to go ahead."""
         timing, state, now = self._terms.timing, self._protocol.state, monotonic()
         since = self._draining_since
         if since is None:
             if state in _CONTENT:
                 return now + timing.content
             # The time is that of a whole command: one that comes in drops does not prolong it.
-            if said or not self._protocol.unread:
+            if not self._protocol.unread:
                 self._command_deadline = now + timing.command
             return self._command_deadline
         if state in _CONTENT:

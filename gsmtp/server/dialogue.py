@@ -294,7 +294,8 @@ class Dialogue:
     def _commit(self, hook: Hook, envelope: Envelope, content: Any) -> tuple[Answer, bool]:
         # A client that sent several messages in one packet must not wait for the last to hear of the first; the reply
         # to DATA may not be held back in any case (RFC 2920 3.2). Nothing is there to send when it waited for that.
-        self._line.flush()
+        if self.protocol.unsent:
+            self._line.flush()
         tally = self._terms.tally
         tally.committing += 1
         try:

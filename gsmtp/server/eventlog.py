@@ -52,8 +52,11 @@ class EventLog:
 
     def message(self, session: str, envelope: Envelope, reply: Reply, size: int, seconds: float) -> None:
         """Queue the line of a message; ask `enabled` before."""
-        now, to = time.time(), [recipient.address for recipient in envelope.recipients]
-        refused = [recipient.address for recipient in envelope.recipients if recipient.result is not None]
+        now, to, refused = time.time(), [], []
+        for recipient in envelope.recipients:
+            to.append(recipient.address)
+            if recipient.result is not None:
+                refused.append(recipient.address)
         text = logs.message_line(
             self._format,
             now,

@@ -124,15 +124,19 @@ class Spool:
 
     def finish(self) -> None:
         """All is written: wait until the file has it. Raises as `write` does."""
-        self._check()
-        if self._file is not None:
+        if self._file is not None or self._closed or self._error is not None:
+            self._check()
             self._flush()
             self._wait()
 
     def close(self) -> None:
         """Free the memory and the file. Idempotent. A block under way keeps the file until it is written."""
         self._closed = True
-        self._free()
+        if self._file is None:
+            self._pieces = []
+            self._buffered = 0
+        else:
+            self._free()
 
     def open(self) -> BinaryIO:
         """A new reader from offset 0, of its own, valid while the spool is open. After `finish`."""

@@ -27,6 +27,7 @@ setup(
         "soak": ["matplotlib>=3.8", "tqdm>=4.66", "cryptography>=42", "psutil>=7.2"],
         "test": [
             "pytest>=8",
+            "pytest-xdist>=3.5",
             "hypothesis>=6.100",
             "ruff>=0.6",
             "mypy>=1.10",

@@ -82,7 +82,7 @@ def message_line(
     sender: str,
     to: list[str],
     size: int,
-    reply: str,
+    reply: object,
     refused: list[str],
     seconds: float,
 ) -> str:
@@ -96,7 +96,7 @@ def message_line(
         paths = paths if _is_plain(paths) else _quoted(paths)
         return (
             f"{timestamp(now)} {origin} message session={session} message={message} from={path} to={paths} "
-            f"size={size} reply={_quoted_reply(reply)} seconds={seconds:.3f}\n"
+            f"size={size} reply={_quoted_reply(str(reply))} seconds={seconds:.3f}\n"
         )
     fields: dict[str, Any] = {
         "session": session,
@@ -104,7 +104,7 @@ def message_line(
         "from": f"<{sender}>",
         "to": [f"<{each}>" for each in to],
         "size": size,
-        "reply": reply,
+        "reply": str(reply),
     }
     if refused:
         fields["refused"] = [f"<{each}>" for each in refused]

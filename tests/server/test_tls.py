@@ -8,12 +8,14 @@ import json
 import os
 import pwd
 import re
+import shutil
 import signal
 import smtplib
 import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -567,18 +569,18 @@ def test_keys_that_only_root_can_read(certificates: Certificates, tmp_path: Path
     log = tmp_path / "log"
     options = ["-b", "smtps://127.0.0.1:0", "-w", "1", "--user", "nobody", "--hostname", MAIN]
     options += ["--certfile", certificates.main.certfile, "--keyfile", str(secret)]
-    box = tmp_path / "box"
-    box.mkdir()
+    # Not below tmp_path, whose parents nobody may enter.
+    box = Path(tempfile.mkdtemp())
     os.chown(box, user.pw_uid, user.pw_gid)
-    for place in (tmp_path, *tmp_path.parents[:2]):
-        place.chmod(0o755)
     options += ["--set", "chdir=/", "-o", f"path={box}/mail"]
     with log.open("wb") as output:
         master = subprocess.Popen(
             [python, "-m", "gsmtp.cli", *options], env=environment, cwd="/", stdout=output, stderr=output
         )
     try:
-        found = wait_for(lambda: master.poll() is not None or re.search(r"\((127[^)]+)\)(?s:.*)ready", log.read_text()))
+        found = wait_for(
+            lambda: master.poll() is not None or re.search(r"\((127[^)]+)\)(?s:.*)\) ready", log.read_text())
+        )
         assert isinstance(found, re.Match), log.read_text()
         (worker,) = psutil.Process(master.pid).children()
         assert worker.uids().real == user.pw_uid
@@ -588,3 +590,4 @@ def test_keys_that_only_root_can_read(certificates: Certificates, tmp_path: Path
     finally:
         master.terminate()
         master.wait(20)
+        shutil.rmtree(box)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol, cast
 
 from gsmtp.protocol import events, replies, sasl
 from gsmtp.protocol.envelope import Envelope, Recipient, Session
@@ -21,6 +21,7 @@ from gsmtp.server.message import SpooledMessage
 from gsmtp.server.spool import Spool
 from gsmtp.server.stream import ContentStream
 from gsmtp.server.terms import Terms
+from gsmtp.server.transport import ConnectionLost
 
 Hook = Callable[..., Any]
 Answer = Reply | str | None
@@ -59,6 +60,16 @@ class Line(Protocol):
         """Send what is to be sent, do the handshake, and tell the protocol. Raises ConnectionLost."""
 
 
+class _NoLine:
+    """A stream that a handler has kept can still be asked."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise ConnectionLost("the session has ended")
+
+
+_NO_LINE = _NoLine()
+
+
 class Dialogue:
     """One session's. `protocol` is the state machine, `messages` counts those accepted, `limits` are its client's."""
 
@@ -87,6 +98,8 @@ class Dialogue:
             self._line.tell(hooks.on_reset, self.protocol.envelope)
         if hooks.on_disconnect is not None:
             self._line.tell(hooks.on_disconnect, self.session, reason)
+        # The two refer to each other: thus they are freed at once, and not by the garbage collector some time.
+        self._line = cast(Line, _NO_LINE)
 
     # Commands
 

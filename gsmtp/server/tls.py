@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 from gsmtp.server.transport import CHUNK, ConnectionLost, PlainTransport
@@ -304,6 +304,7 @@ _SIGNATURE_HASHES = {
 }
 
 
+@lru_cache(64)
 def _end_point(certificate: bytes) -> bytes | None:
     """The tls-server-end-point binding of a certificate in DER; None where its signature has no one hash."""
     for identifier, name in _SIGNATURE_HASHES.items():

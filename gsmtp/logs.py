@@ -69,8 +69,9 @@ def line(format: Format, now: float, origin: str, event: str, fields: Mapping[st
     return f"{timestamp(now)} {origin} {event}{text}\n"
 
 
-# Replies are few, and most of them the same.
-_quoted_reply = lru_cache(256)(_quoted)
+# Most messages have the same reply. Those with a reference or a text of the handler's never come again: a large cache
+# would fill with them for thousands of sessions, and the soak took that for a leak.
+_quoted_reply = lru_cache(16)(_quoted)
 
 
 def message_line(

@@ -294,3 +294,14 @@ def without_trace(message: bytes) -> bytes:
 def json_lines(log: str) -> list[dict[str, Any]]:
     """The records of a log in JSON."""
     return [json.loads(line) for line in log.split("\n")[:-1]]
+
+
+def taken(live: Live, recipient: str) -> dict[str, Any]:
+    """What a handler that writes JSON lines to `taken` was given for `recipient`."""
+
+    def found() -> dict[str, Any] | None:
+        path = live.directory / "taken"
+        rows = [json.loads(row) for row in path.read_text().splitlines()] if path.exists() else []
+        return next((row for row in rows if recipient in row["to"]), None)
+
+    return wait_for(found, what=f"a message for {recipient}")

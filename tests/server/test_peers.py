@@ -33,7 +33,7 @@ from typing import Any
 import pytest
 from certificates import MAIN, Certificates, tool
 from dovecot import Dovecot
-from live import Live, wait_for
+from live import Live, taken
 
 from gsmtp.protocol import sasl
 
@@ -101,15 +101,7 @@ class Peers:
 
     def taken(self, recipient: str) -> dict[str, Any]:
         """What the handler was given for `recipient`."""
-
-        def found() -> dict[str, Any] | None:
-            path = self.live.directory / "taken"
-            rows = [json.loads(row) for row in path.read_text().splitlines()] if path.exists() else []
-            return next((row for row in rows if recipient in row["to"]), None)
-
-        row = wait_for(found, what=f"a message for {recipient}")
-        assert row is not None
-        return row
+        return taken(self.live, recipient)
 
 
 @pytest.fixture(scope="module")

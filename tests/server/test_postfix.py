@@ -6,14 +6,13 @@ but its package cannot be installed beside Postfix, and its program alone wants 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from certificates import Certificates
-from live import Live, wait_for
+from live import Live, taken
 from postfix import Postfix
 
 CODE = """
@@ -60,15 +59,7 @@ class Route:
 
     def taken(self, recipient: str) -> dict[str, Any]:
         """What the handler was given for `recipient`."""
-
-        def found() -> dict[str, Any] | None:
-            path = self.live.directory / "taken"
-            rows = [json.loads(row) for row in path.read_text().splitlines()] if path.exists() else []
-            return next((row for row in rows if recipient in row["to"]), None)
-
-        row = wait_for(found, what=f"a message for {recipient}")
-        assert row is not None
-        return row
+        return taken(self.live, recipient)
 
 
 @pytest.fixture(scope="module")

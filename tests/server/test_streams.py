@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+from dialogue import InMemory, scripts
 from live import Live, stuffed, wait_for
+
+from gsmtp.server.transport import ConnectionLost
 
 DATA = """\
 import gevent
@@ -93,3 +97,13 @@ def test_streams_whose_client_vanishes(serve: Callable[..., Live]) -> None:
         live.wait_for_log(f"reset {how}@")
     wait_for(lambda: live.log.count('reason="closed by client" messages=0') == len(ways), what="the ends")
     assert " message " not in live.log
+
+
+def test_a_stream_that_a_handler_has_kept_says_that_the_session_is_over() -> None:
+    memory = InMemory(next(script for script in scripts() if script.name == "message"))
+    memory.converse([b"EHLO c.example\r\nMAIL FROM:<a@c.example>\r\nRCPT TO:<b@here.example>\r\nDATA\r\nhalf"])
+    envelope = memory.dialogue.protocol.envelope
+    assert envelope is not None
+    memory.end()
+    with pytest.raises(ConnectionLost, match="the session has ended"):
+        memory.dialogue.next_content(envelope)

@@ -246,7 +246,8 @@ def test_a_server_that_fails_is_reported_and_others_run(
         assert words in done.stdout
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith(("smtp-sink ", "gsmtp@tree "))]
     assert [row[:2] for row in rows if row[0] == "gsmtp@tree"] == [["gsmtp@tree", "failed"]]
-    assert [float(row[1]) > 0 for row in rows if row[0] == "smtp-sink"] == [True]
+    # A few idle sessions can fit into memory that smtp-sink has already.
+    assert [workload == "idle" or float(row[1]) > 0 for row in rows if row[0] == "smtp-sink"] == [True]
     assert left_in(place) == []
 
 

@@ -9,9 +9,10 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from certificates import Certificates
-from live import Live, command, environment, run, stored, wait_for
+from live import Live, command, environment, run, stored
 
 from gsmtp import cli
 
@@ -432,4 +433,6 @@ def test_the_command_line_wins(serve: Callable[..., Live], tmp_path: Path) -> No
 def test_workers(serve: Callable[..., Live]) -> None:
     live = serve(workers=4)
     assert sorted(live.workers()) == [0, 1, 2, 3]
-    wait_for(lambda: len(live.pids()) == 4, what="four processes")
+    workers = psutil.Process(live.process.pid).children()
+    assert len(workers) == 4
+    assert [len(worker.children()) for worker in workers] == [1, 1, 1, 1]  # what writes for the Maildir

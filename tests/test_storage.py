@@ -1,12 +1,14 @@
-"""gsmtp/storage.py against real files, real full disks and real kills."""
+"""gsmtp/storage against real files, real full disks and real kills."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import marshal
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,8 +20,7 @@ import gevent
 import psutil
 import pytest
 
-import gsmtp.storage
-from gsmtp.storage import Delivery, Store
+from gsmtp.storage import Delivery, Store, writer
 
 
 @pytest.fixture
@@ -123,22 +124,20 @@ def test_a_temporary_file_of_somebody_else_is_left_alone(box: Path, store: Store
     assert (box / "tmp/a").read_bytes() == b"not ours"
 
 
-def test_what_is_not_an_oserror_reaches_the_caller_and_the_thread_lives_on(box: Path, store: Store) -> None:
-    with pytest.raises(ValueError, match="null"):
+def test_what_is_not_an_oserror_reaches_the_caller_and_the_writer_lives_on(box: Path, store: Store) -> None:
+    with pytest.raises(RuntimeError, match=r"ValueError: .*embedded null"):
         store.commit([delivery(box, "nul\0")])
     store.commit([delivery(box, "a")])
     assert names(box) == (set(), {"a"})
 
 
-def test_many_share_the_syncs(box: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced: list[str] = []
-    real = gsmtp.storage.sync_directory
+def test_an_error_names_the_path(box: Path, store: Store) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        store.commit([delivery(box / "\udce9", "a")])
+    assert caught.value.filename == f"{box}/\udce9/tmp/a"
 
-    def sync_directory(path: str) -> None:
-        synced.append(path)
-        real(path)
 
-    monkeypatch.setattr(gsmtp.storage, "sync_directory", sync_directory)
+def test_the_loop_goes_on_while_many_commit(box: Path, store: Store) -> None:
     beats: list[float] = []
 
     def beat() -> None:
@@ -154,16 +153,18 @@ def test_many_share_the_syncs(box: Path, store: Store, monkeypatch: pytest.Monke
     heart.kill()
     assert names(box) == (set(), {str(number) for number in range(200)})
     assert all((box / f"new/{n}").read_bytes() == bytes([n]) * 4096 for n in range(200))
-    assert 1 <= len(synced) <= 20
     # On the loop, the first commit alone would have stood it for some 400 syncs.
     assert beats
     assert max(beats) < 0.5
 
 
-def test_the_order_of_what_makes_a_file_durable(box: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each file is synced before it is renamed, its directory after that, and only then does commit return."""
-    other = make_box(tmp_path / "other")
-    done: list[tuple[str, str]] = []
+Done = list[tuple[str, str]]
+
+
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> Done:
+    """What is synced and renamed in this process, in order."""
+    done: Done = []
     fsync, rename = os.fsync, os.rename
 
     def noting_fsync(file: int) -> None:
@@ -172,30 +173,71 @@ def test_the_order_of_what_makes_a_file_durable(box: Path, tmp_path: Path, monke
         fsync(file)
         done.append(("sync", path if os.path.isdir(path) else f"{path} {size}"))
 
-    def noting_rename(source: str, target: str) -> None:
+    def noting_rename(source: bytes, target: bytes) -> None:
         rename(source, target)
-        done.append(("rename", source))
+        done.append(("rename", source.decode()))
 
     monkeypatch.setattr(os, "fsync", noting_fsync)
     monkeypatch.setattr(os, "rename", noting_rename)
-    store = Store()
-
-    def commit(number: int) -> None:
-        store.commit([delivery(each, str(number), b"12345", b"head") for each in (box, other)])
-        done.append(("returned", str(number)))
-
-    gevent.joinall([gevent.spawn(commit, number) for number in range(5)], raise_error=True)
-    store.close()
-    for number in range(5):
-        returned = done.index(("returned", str(number)))
-        for each in (box, other):
-            file = f"{each}/tmp/{number}"
-            synced, renamed = done.index(("sync", f"{file} 9")), done.index(("rename", file))
-            directory = max(at for at, what in enumerate(done[:returned]) if what == ("sync", f"{each}/new"))
-            assert synced < renamed < directory < returned
+    return done
 
 
-def test_a_killed_greenlet_leaves_the_commit_to_the_thread(box: Path, store: Store) -> None:
+def file(box: Path, name: str, content: bytes = b"12345") -> writer.File:
+    return f"{box}/tmp/{name}".encode(), f"{box}/new/{name}".encode(), b"head", content
+
+
+def test_the_order_of_what_makes_a_file_durable(box: Path, tmp_path: Path, done: Done) -> None:
+    """Each file is synced before it is renamed, its directory once after that."""
+    boxes = [box, make_box(tmp_path / "other")]
+    writer.process([writer.Job([file(each, str(n)) for each in boxes]) for n in range(5)], True)
+    for each in boxes:
+        for number in range(5):
+            name = f"{each}/tmp/{number}"
+            synced, renamed = done.index(("sync", f"{name} 9")), done.index(("rename", name))
+            assert synced < renamed < done.index(("sync", f"{each}/new"))
+        assert done.count(("sync", f"{each}/new")) == 1
+    assert len(done) == 22
+
+
+def serve(requests: list[tuple[int, list[writer.File]]], batch_files: int = 64) -> list[list[tuple[int, object]]]:
+    """What a writer in this process answers, frame by frame, when all requests lie there before it looks."""
+    ours, its = socket.socketpair()
+    with ours, its:
+        for request in requests:
+            ours.sendall(writer.frame([request]))
+        ours.shutdown(socket.SHUT_WR)
+        writer.serve(its, True, batch_files)
+        its.shutdown(socket.SHUT_WR)
+        received = b"".join(iter(lambda: ours.recv(65536), b""))
+    answers = []
+    while received:
+        end = writer.LENGTH + int.from_bytes(received[: writer.LENGTH], "big")
+        answers.append(marshal.loads(received[writer.LENGTH : end]))
+        received = received[end:]
+    return answers
+
+
+def test_what_waits_is_one_batch(box: Path, done: Done) -> None:
+    answers = serve([(number, [file(box, str(number))]) for number in range(50)])
+    assert answers == [[(number, None) for number in range(50)]]
+    assert done.count(("sync", f"{box}/new")) == 1
+
+
+def test_a_batch_has_a_bound(box: Path, done: Done) -> None:
+    answers = serve([(number, [file(box, str(number))]) for number in range(50)], 20)
+    assert [len(answer) for answer in answers] == [20, 20, 10]
+    assert done.count(("sync", f"{box}/new")) == 3
+
+
+def test_a_batch_gives_its_descriptors_back(box: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    jobs = [writer.Job([file(where, "a")], [source(b"x")]) for where in (box, box / "missing", box)]
+    writer.process(jobs, True)
+    assert [job.failure and job.failure[0] for job in jobs] == [None, errno.ENOENT, errno.EEXIST]
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_killed_greenlet_leaves_the_commit_to_the_writer(box: Path, store: Store) -> None:
     data = random.Random(1).randbytes(2_000_000)
     file = source(data)
     task = gevent.spawn(store.commit, [delivery(box, "a", (file, len(data)))])
@@ -224,12 +266,6 @@ def test_close_finishes_what_is_under_way(box: Path) -> None:
     assert len(names(box)[1]) == 100
 
 
-def test_run(store: Store) -> None:
-    assert store.run(threading.get_ident) != threading.get_ident()
-    with pytest.raises(ZeroDivisionError):
-        store.run(divmod, 1, 0)
-
-
 def test_a_store_serves_one_loop(box: Path, store: Store) -> None:
     store.commit([delivery(box, "a")])
     file = source(b"x")
@@ -251,12 +287,144 @@ def test_a_store_serves_one_loop(box: Path, store: Store) -> None:
     os.close(file)
 
 
-@pytest.mark.parametrize(
-    "bounds", [{"threads": 0}, {"batch_files": 0}, {"batch_bytes": 0}, {"switch_interval": -1.0}], ids=str
-)
+@pytest.mark.parametrize("bounds", [{"writers": 0}, {"batch_files": 0}], ids=str)
 def test_bounds(bounds: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must"):
-        Store(**bounds)
+        Store(**bounds)  # type: ignore[arg-type]
+
+
+def children() -> list[psutil.Process]:
+    return psutil.Process().children()
+
+
+def test_writers_start_when_there_is_more_to_do(box: Path) -> None:
+    store = Store(writers=3)
+    counts = []
+    for sessions in (1, 2, 20):
+        tasks = [gevent.spawn(store.commit, [delivery(box, f"{sessions}.{n}")]) for n in range(sessions)]
+        gevent.joinall(tasks, raise_error=True)
+        counts.append(len(children()))
+    store.close()
+    assert counts == [1, 2, 3]
+    assert children() == []
+
+
+@pytest.mark.parametrize("content", ["octets", "file"])
+def test_more_than_the_socket_holds(box: Path, content: str) -> None:
+    """A writer that does not read: the loop goes on, descriptors may be closed, and nothing is lost."""
+    store = Store()
+    store.start()
+    (process,) = children()
+    process.suspend()
+    data = random.Random(3).randbytes(200_000)
+    tasks = []
+    for number in range(40):
+        if content == "file":
+            copied = source(data)
+            head = data[:1000] * 70  # descriptors go beside octets, which must not fit either
+            tasks.append(gevent.spawn(store.commit, [delivery(box, str(number), (copied, len(data)), head)]))
+            gevent.sleep(0)
+            os.close(copied)
+        else:
+            head = b""
+            tasks.append(gevent.spawn(store.commit, [delivery(box, str(number), data)]))
+            gevent.sleep(0)
+    gevent.sleep(0.05)
+    assert names(box) == (set(), set())
+    process.resume()
+    gevent.joinall(tasks, raise_error=True)
+    store.close()
+    assert all((box / f"new/{number}").read_bytes() == head + data for number in range(40))
+
+
+def test_a_writer_that_dies(box: Path, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """What it had is an error; the next commit has another writer; nothing is left of the first."""
+    store.start()
+    before = psutil.Process().num_fds()
+    (process,) = children()
+    process.suspend()
+    copied = source(b"x" * 10)
+    tasks = [gevent.spawn(store.commit, [delivery(box, str(number))]) for number in range(5)]
+    tasks += [gevent.spawn(store.commit, [delivery(box, f"file{number}", (copied, 10))]) for number in range(5)]
+    gevent.sleep(0.01)
+    process.kill()
+    gevent.joinall(tasks, timeout=10)
+    os.close(copied)
+    assert [getattr(task.exception, "errno", None) for task in tasks] == [errno.EIO] * 10
+    store.commit([delivery(box, "next")])
+    assert names(box) == (set(), {"next"})
+    gevent.sleep(0.1)
+    assert "files ended, status -9" in caplog.text
+    assert [child.pid for child in children()] != [process.pid]
+    assert len(children()) == 1
+    assert psutil.Process().num_fds() == before
+
+
+def test_a_writer_that_dies_idle(box: Path, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    store.start()
+    children()[0].kill()
+    gevent.sleep(0.1)
+    assert "files ended, status -9" in caplog.text
+    assert children() == []
+    store.commit([delivery(box, "a")])
+    assert names(box) == (set(), {"a"})
+
+
+def test_a_writer_that_dies_while_the_store_closes(box: Path) -> None:
+    store = Store()
+    store.start()
+    (process,) = children()
+    process.suspend()
+    task = gevent.spawn(store.commit, [delivery(box, "a")])
+    gevent.sleep(0)
+    closing = gevent.spawn(store.close)
+    gevent.sleep(0.01)
+    process.kill()
+    gevent.joinall([task, closing], timeout=10)
+    assert isinstance(task.exception, OSError)
+    assert closing.successful()
+    assert children() == []
+
+
+def test_a_writer_that_cannot_start(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = psutil.Process().num_fds()
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    with pytest.raises(FileNotFoundError):
+        store.start()
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(OSError, match="ended"):
+        store.start()
+    gevent.sleep(0.1)
+    assert psutil.Process().num_fds() == before
+
+
+def test_signals_for_the_group_do_not_reach_it(box: Path, store: Store) -> None:
+    store.start()
+    (process,) = children()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
+        process.send_signal(number)
+    store.commit([delivery(box, "a")])
+    assert children() == [process]
+
+
+def test_a_writer_does_not_grow(box: Path) -> None:
+    store = Store(sync=False)
+    store.start()
+    (process,) = children()
+    sizes = []
+    for turn in range(3):
+        for number in range(40):
+            copied = source(b"x" * 100)
+            files = [delivery(box, f"{turn}.{number}.{n}", (copied, 100) if n % 9 else b"y" * 9000) for n in range(50)]
+            failing = [delivery(box / "missing", "a")]
+            tasks = [gevent.spawn(store.commit, [each]) for each in files] + [gevent.spawn(store.commit, failing)]
+            gevent.joinall(tasks)
+            os.close(copied)
+        sizes.append((process.memory_full_info().uss, process.num_fds()))
+    store.close()
+    assert len(names(box)[1]) == 6000
+    assert sizes[2][0] - sizes[0][0] < 500_000
+    assert sizes[2][1] == sizes[0][1]
 
 
 def test_a_full_disk(small_disk: Path, store: Store) -> None:
@@ -314,7 +482,7 @@ print("stored")
 
 
 COUNTS = """
-import gevent, os, psutil, sys, time
+import gevent, os, psutil, sys
 from gsmtp.storage import Delivery, Store
 
 box, process = sys.argv[1], psutil.Process()
@@ -326,12 +494,12 @@ def commit(store, name, file):
         pass
 
 def count():
-    return process.num_fds(), process.num_threads()
+    return process.num_fds(), len(process.children())
 
 gevent.sleep(0)
 before = count()
 for turn in range(3):
-    store = Store(threads=3)
+    store = Store(writers=3)
     file = os.memfd_create("source")
     os.write(file, b"some bytes")
     for number in range(5):
@@ -341,16 +509,13 @@ for turn in range(3):
         tasks[number].kill()
         gevent.joinall(tasks)
     os.close(file)
-    assert process.num_threads() > before[1]
+    assert len(process.children()) == 3
     store.close()
-deadline = time.monotonic() + 10
-while count() != before and time.monotonic() < deadline:  # a thread ends a moment after its last word
-    gevent.sleep(0.01)
 print(*before, *count())
 """
 
 
-def test_descriptors_and_threads_return(box: Path) -> None:
+def test_descriptors_and_processes_return(box: Path) -> None:
     done = subprocess.run(child(COUNTS, str(box)), capture_output=True, text=True, timeout=60, check=True)
     counts = done.stdout.split()
     assert counts[:2] == counts[2:]
@@ -384,9 +549,12 @@ def test_kill_in_mid_commit(box: Path, turn: int) -> None:
     assert process.stdout is not None
     told = process.stdout.readline()
     time.sleep(random.uniform(0.0, 0.3))
-    process.send_signal(signal.SIGKILL)
+    (writing,) = psutil.Process(process.pid).children()
+    for victim in (process, writing) if turn % 2 else (writing, process):
+        victim.kill()
     told += process.stdout.read()
     process.wait()
+    writing.wait()
     process.stdout.close()
     acknowledged = set(told.decode().splitlines()) if told.endswith(b"\n") else set()
     assert acknowledged

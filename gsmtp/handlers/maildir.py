@@ -45,7 +45,7 @@ logger = logging.getLogger("gsmtp.handler")
 # Boxes that need no look before use. Forgetting them costs a few system calls for each that comes again;
 # there is a bound because with a catch-all strangers name the boxes.
 _REMEMBERED = 10_000
-# Octets, over all copies: nobody's small mail waits in a batch for more. Boxes are made on that side too.
+# Octets, over all copies: nobody's small mail waits in a batch for more.
 _LARGE = 1 << 20
 # Seconds. What a crash leaves is rare and small; looking for it reads every box.
 _SWEEP_INTERVAL = 6 * 3600.0
@@ -68,8 +68,8 @@ class Maildir(Handler):
     `path`: the Maildir, or a template with {address}, {local}, {domain} (gsmtp/handlers/boxes.py).
     `domains`: names, as a list or a string with commas; mail for others gets 550 5.7.1. None: all are taken.
     `fsync`: False answers 250 before the disk has the mail; for tests and for mail that may be lost.
-    `threads`: how many batches of mail each worker writes at a time. One makes the largest batches; more help
-    where a sync takes long and many can run side by side. Large mail has a thread of its own beside them.
+    `writers`: processes that write mail for each worker. One makes the largest batches; more help where a sync takes
+    long and many can run side by side. Large mail gets a writer of its own beside them, when there is some.
     `sweep_hours`: files in tmp/ older than this, which crashes left, are removed at start and then every few hours,
     by one worker: 36, from the Maildir specification; 0 for never.
 
@@ -82,7 +82,7 @@ class Maildir(Handler):
         path: str = "maildir",
         domains: Iterable[str] | str | None = None,
         fsync: bool | str = True,
-        threads: int | str = 1,
+        writers: int | str = 1,
         sweep_hours: float | str = 36,
     ) -> None:
         if not isinstance(path, str):
@@ -92,7 +92,7 @@ class Maildir(Handler):
         self._domains = _domains(domains)
         self._fsync = _flag("fsync", fsync)
         self._sweep_age = _number("sweep_hours", sweep_hours, 0) * 3600
-        self._store = Store(_count("threads", threads), sync=self._fsync)
+        self._store = Store(_count("writers", writers), sync=self._fsync)
         self._large = Store(sync=self._fsync)
         self._ready: set[str] = set()
         self._counter = itertools.count(1)
@@ -100,7 +100,7 @@ class Maildir(Handler):
         self._unique = self._host = ""
 
     def on_start(self, worker: Any) -> None:
-        """Make the root and see that it can be written. Raises OSError that names it when not."""
+        """Make the root, see that it can be written, start a writer. Raises OSError that tells what cannot be."""
         self._host = socket.gethostname().replace("/", "\\057").replace(":", "\\072")
         self._unique = f"P{os.getpid()}R{secrets.token_hex(4)}"
         root = self._boxes.root
@@ -112,6 +112,7 @@ class Maildir(Handler):
             tempfile.TemporaryFile(dir=os.path.join(root, "tmp") if self._boxes.single else root).close()
         except OSError as error:
             raise _unwritable(error.errno, root) from None
+        self._store.start()
         if getattr(worker, "slot", 0) != 0:
             return
         logger.info("mail is stored in %s", os.path.abspath(self._boxes.template))
@@ -124,7 +125,7 @@ class Maildir(Handler):
             gevent.sleep(min(self._sweep_age, _SWEEP_INTERVAL))
 
     def on_stop(self) -> None:
-        """Finish what is under way and end the threads."""
+        """Finish what is under way and end the writers."""
         if self._sweeper is not None:
             self._sweeper.kill(block=False)
         self._store.close()
@@ -157,7 +158,7 @@ class Maildir(Handler):
     def _commit(self, prefixes: dict[str, bytes], content: bytes | tuple[int, int]) -> None:
         for box in prefixes:
             if box not in self._ready:
-                self._large.run(_make_box, box, self._boxes.root, self._fsync)
+                gevent.get_hub().threadpool.apply(_make_box, (box, self._boxes.root, self._fsync))
                 if len(self._ready) >= _REMEMBERED:
                     self._ready.clear()
                 self._ready.add(box)

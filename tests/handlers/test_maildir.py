@@ -192,10 +192,10 @@ def test_domains(tmp_path: Path, domains: Any) -> None:
         ({"fsync": "perhaps"}, "fsync"),
         ({"fsync": None}, "fsync"),
         ({"fsync": 2}, "fsync"),
-        ({"threads": 0}, "threads"),
-        ({"threads": "two"}, "threads"),
-        ({"threads": "1.5"}, "threads"),
-        ({"threads": True}, "threads"),
+        ({"writers": 0}, "writers"),
+        ({"writers": "two"}, "writers"),
+        ({"writers": "1.5"}, "writers"),
+        ({"writers": True}, "writers"),
         ({"sweep_hours": "-1"}, "sweep_hours"),
         ({"sweep_hours": "nan"}, "sweep_hours"),
     ],
@@ -208,7 +208,7 @@ def test_bad_options(options: dict[str, Any], says: str) -> None:
 
 
 def test_options_from_the_command_line(tmp_path: Path, start: Start) -> None:
-    handler = start(tmp_path, domains="x.example", fsync="false", threads="3", sweep_hours="1.5")
+    handler = start(tmp_path, domains="x.example", fsync="false", writers="3", sweep_hours="1.5")
     deliver(handler, envelope("ann@x.example"))
     assert len(mails(tmp_path)) == 1
 

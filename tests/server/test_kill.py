@@ -87,4 +87,6 @@ def refuses(address: str) -> bool:
         dial(address).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # the port was closed under way
+        return False
     return False

@@ -1,0 +1,240 @@
+"""A process that makes files durable, many with one flush. `gsmtp.storage.store.Store` starts it and talks to it.
+
+Making a file durable is six system calls. In a thread beside an event loop that never rests, each of them ends
+with a fight for the interpreter lock, which cost more than the calls themselves (docs/storage.rst). Here
+nobody else wants the lock.
+
+It reads requests from a socket, takes all that have come as one batch, and answers the batch: it writes all
+files, starts their writeback, and only then syncs them, so that the file system answers for many with one flush;
+it renames them all and syncs each directory once.
+
+A frame is its length in four octets and what `marshal` makes of a list: requests (number, files), and a frame
+that has descriptors beside it has one request; answers (number, None or what went wrong). A file is (temporary,
+final, prefix, content); content is octets, or (index among the descriptors, size). All or nothing per request.
+
+It ends when the socket does, after the work that came before. No signal reaches it (its parent blocks them all for
+it, as a terminal or a service manager signals whole groups): so what was handed over is finished. Must not
+know: mail, gevent, or any other module of ours, for it is started as a file, without our packages.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import gc
+import marshal
+import os
+import socket
+import sys
+
+TYPE_CHECKING = False  # what types need is a fifth of a writer's memory
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, TypeAlias
+
+    File: TypeAlias = tuple[bytes, bytes, bytes, bytes | tuple[int, int]]
+    # errno (None: it was no OSError), text, path
+    Failure: TypeAlias = tuple[int | None, str, bytes | None]
+
+LENGTH = 4
+MOST_DESCRIPTORS = 253  # in one message: the kernel's SCM_MAX_FD
+_READ = 1 << 18
+_COPY_BLOCK = 1 << 20
+# Errors by which a kernel or file system says that it cannot copy between these two files; a copy by hand can.
+_CANNOT_COPY = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
+
+
+class Job:
+    """Files that are made together or not at all, in steps that a batch takes together."""
+
+    def __init__(self, files: Sequence[File], sources: Sequence[int] = ()) -> None:
+        """`sources`: open descriptors, ours from now on, of what is copied."""
+        self.failure: Failure | None = None
+        self.directories = {os.path.dirname(final) or b"." for _, final, _, _ in files}
+        self._files = files
+        self._sources = list(sources)
+        self._open: list[int] = []
+        self._written: list[bytes] = []  # temporary names that are ours
+        self._published: list[bytes] = []
+
+    def attempt(self, step: Callable[[bool], None], sync: bool) -> None:
+        """Take the step if all went well so far."""
+        if self.failure is None:
+            try:
+                step(sync)
+            except Exception as error:
+                self.fail(error)
+
+    def write(self, sync: bool) -> None:
+        """Make the files under their temporary names."""
+        for temporary, _, prefix, content in self._files:
+            file = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+            self._open.append(file)
+            self._written.append(temporary)
+            if isinstance(content, bytes):
+                write_all(file, [prefix, content])
+            else:
+                write_all(file, [prefix])
+                copy_file(self._sources[content[0]], file, content[1])
+            if sync and hasattr(os, "posix_fadvise"):
+                # On Linux this starts the writeback and does not wait, so the syncs that follow find it under
+                # way. Pages that are dirty or being written are not dropped.
+                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def settle(self, sync: bool) -> None:
+        """Get their bytes onto the disk."""
+        if sync:
+            for file in self._open:
+                os.fsync(file)
+        while self._open:
+            os.close(self._open.pop())
+
+    def publish(self, sync: bool) -> None:
+        """Give them their final names."""
+        for temporary, final, _, _ in self._files:
+            os.rename(temporary, final)
+            self._published.append(final)
+
+    def fail(self, error: Exception) -> None:
+        """Take back what was done."""
+        if isinstance(error, OSError):
+            name = error.filename
+            self.failure = error.errno, error.strerror or str(error), name if isinstance(name, bytes) else None
+        else:
+            self.failure = None, f"{type(error).__name__}: {error}", None
+        self.discard()
+        for name in (*self._published, *self._written[len(self._published) :]):
+            try:
+                os.unlink(name)
+            except OSError:
+                pass  # the error that brought us here is the one to tell
+
+    def discard(self) -> None:
+        """Give back the descriptors that the job still has. Idempotent."""
+        for file in (*self._open, *self._sources):
+            try:
+                os.close(file)
+            except OSError:
+                pass
+        self._open.clear()
+        self._sources.clear()
+
+
+def process(batch: Sequence[Job], sync: bool) -> None:
+    """The batch, step by step for all of its jobs. A job that fails is taken back and sits out the rest."""
+    for job in batch:
+        job.attempt(job.write, sync)
+    # The last first: on a journalling file system the commit that it forces carries the others with it.
+    for job in reversed(batch):
+        job.attempt(job.settle, sync)
+    for job in batch:
+        job.attempt(job.publish, sync)
+    if sync:
+        for directory in {directory for job in batch if job.failure is None for directory in job.directories}:
+            try:
+                sync_directory(directory)
+            except Exception as error:
+                for job in batch:
+                    if job.failure is None and directory in job.directories:
+                        job.fail(error)
+    for job in batch:
+        job.discard()
+
+
+def serve(sock: socket.socket, sync: bool, batch_files: int) -> None:
+    """Answer requests until the other side ends."""
+    received = bytearray()
+    sources: list[int] = []
+    space = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
+    while True:
+        data, ancillary, _, _ = sock.recvmsg(_READ, space)
+        if not data:
+            return
+        for level, kind, octets in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                found = array.array("i")
+                found.frombytes(octets[: len(octets) - len(octets) % found.itemsize])
+                sources.extend(found)
+        received += data
+        requests: list[tuple[int, list[File]]] = []
+        at = 0
+        while len(received) - at >= LENGTH:
+            end = at + LENGTH + int.from_bytes(received[at : at + LENGTH], "big")
+            if end > len(received):
+                break
+            requests += marshal.loads(memoryview(received)[at + LENGTH : end])
+            at = end
+        del received[:at]
+        jobs = []
+        for number, files in requests:
+            count = 1 + max((content[0] for *_, content in files if isinstance(content, tuple)), default=-1)
+            jobs.append((number, Job(files, sources[:count])))
+            del sources[:count]
+        while jobs:
+            batch, jobs = jobs[:batch_files], jobs[batch_files:]
+            process([job for _, job in batch], sync)
+            sock.sendall(frame([(number, job.failure) for number, job in batch]))
+
+
+def frame(content: Any) -> bytes:
+    """What goes over the socket."""
+    octets = marshal.dumps(content)
+    return len(octets).to_bytes(LENGTH, "big") + octets
+
+
+def sync_directory(path: str | bytes) -> None:
+    """Make the names in the directory durable. Blocks. Raises OSError."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def write_all(file: int, pieces: Sequence[bytes]) -> None:
+    """Write all the pieces, at most 1,024 (IOV_MAX), however many calls it takes. Blocks. Raises OSError."""
+    written = os.writev(file, pieces)
+    if written == sum(map(len, pieces)):
+        return
+    rest = memoryview(b"".join(pieces))[written:]
+    while rest:
+        rest = rest[os.write(file, rest) :]
+
+
+def copy_file(source: int, target: int, size: int) -> None:
+    """`size` octets from offset 0 of `source` to where `target` stands, by the kernel where it can. Blocks. OSError."""
+    offset = 0
+    by_kernel = hasattr(os, "copy_file_range")
+    while offset < size:
+        count = min(size - offset, _COPY_BLOCK if not by_kernel else size)
+        if by_kernel:
+            try:
+                copied = os.copy_file_range(source, target, count, offset_src=offset)
+            except OSError as error:
+                if error.errno not in _CANNOT_COPY:
+                    raise
+                by_kernel = False
+                continue
+        else:
+            block = os.pread(source, count, offset)
+            write_all(target, [block])
+            copied = len(block)
+        if not copied:
+            raise OSError(errno.EIO, "the content is shorter than its size says")
+        offset += copied
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`arguments`: the socket's descriptor, 1 or 0 for whether to sync, files in a batch."""
+    gc.disable()  # nothing here makes cycles
+    descriptor, sync, batch_files = map(int, arguments)
+    sock = socket.socket(fileno=descriptor)
+    sock.setblocking(True)  # the other side may have made the pair by gevent
+    try:
+        serve(sock, bool(sync), batch_files)
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # nobody waits for the answer any more
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import socket
 import time
 from collections.abc import Callable
 
+import psutil
 import pytest
 from live import Live, dial, wait_for
 from load import Load
@@ -43,6 +45,35 @@ def test_killed_workers_lose_nothing(serve: Callable[..., Live], layout: str) ->
     assert load.cut
     assert not load.odd
     assert len(load.promised) > 50
+    assert live.stop() == 0
+    for box in boxes:
+        load.check_box(live.directory / box)
+
+
+@pytest.mark.parametrize("layout", BOXES)
+def test_killed_writers_lose_nothing(serve: Callable[..., Live], layout: str) -> None:
+    """A worker whose writer dies asks its clients to come again, and serves on."""
+    path, recipients, boxes = BOXES[layout]
+    live = serve("-o", f"path={path}", workers=2)
+    workers = live.workers()
+    rng = random.Random(3)
+    killed = 0
+    with Load(live.address, 12, recipients, large=400_000) as load:
+        for _ in range(15):
+            time.sleep(rng.random() * 0.2)
+            for pid in workers.values():
+                for writer in psutil.Process(pid).children():
+                    writer.kill()
+                    killed += 1
+        promised = len(load.promised)
+        wait_for(lambda: len(load.promised) > promised + 20, what="messages after the last")
+    assert killed >= 20
+    assert live.workers() == workers
+    assert not load.cut
+    assert not load.farewells
+    assert load.odd
+    assert all(re.fullmatch(r"content: 451 4\.3\.0 Internal error, try again later \[\w+\]", odd) for odd in load.odd)
+    assert "files ended, status -9" in live.log
     assert live.stop() == 0
     for box in boxes:
         load.check_box(live.directory / box)

@@ -226,6 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="gsmtp-benchmark-", dir=options.workdir) as directory:
             workdir = Path(directory)
             workdir.chmod(0o755)  # a server that drops its privileges must reach its files
+            report.spread(workdir)
             facts = report.machine(workdir)
             tables = measure(workloads, servers, workdir, options)
             facts["creation_us"].append(report.creation_us(workdir / "made-at-the-end"))

@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import gevent
 import psutil
@@ -21,6 +22,7 @@ import pytest
 from live import Live, Talk, command, environment, json_lines, wait_for
 
 from gsmtp import logs
+from gsmtp.reply import Reply
 from gsmtp.server.eventlog import EventLog
 
 EVENT = re.compile(
@@ -252,6 +254,23 @@ def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_all() -> None:
     assert found.count(b"\n") == 3000
     numbers = re.findall(rb" event number=(\d+) ", found)
     assert numbers == [b"%d" % number for number in range(3000)]
+
+
+def test_a_record_of_many_recipients_counts_as_several(tmp_path: Path) -> None:
+    """Else a thousand addresses each, twenty thousand times, would wait in memory for a reader who is stuck."""
+    envelope = SimpleNamespace(id="M", sender="", recipients=[SimpleNamespace(address="a@b", result=None)] * 1000)
+    log = EventLog("text", "worker-0", "info", str(tmp_path / "log"))
+    try:
+        for _ in range(2):
+            for _ in range(1000):
+                log.message("S", envelope, Reply(250, "2.0.0", "x"), 1, 0.0)  # type: ignore[arg-type]
+            log.flush()
+    finally:
+        logging.getLogger().handlers.clear()
+    lines = (tmp_path / "log").read_text().splitlines()
+    kept = [line for line in lines if " message " in line]
+    assert len(kept) == 2 * 198
+    assert [line.rpartition(" ")[2] for line in lines if " log " in line] == ["lost=802", "lost=802"]
 
 
 def test_what_is_not_plain_is_escaped() -> None:

@@ -105,11 +105,11 @@ class Recipient(_Stateful):
         self.result: Reply | None = None
 
     def reject(self, code: int = 550, enhanced: str = "5.0.0", text: str = "Refused") -> None:
-        """From `on_message`: this recipient does not get the message, for good. ValueError if not 5xx."""
+        """From `on_message` or `on_rcpt`: this recipient gets no message, for good. ValueError if not 5xx."""
         self.result = _refusal(5, code, enhanced, text)
 
     def defer(self, code: int = 451, enhanced: str = "4.3.0", text: str = "Try again later") -> None:
-        """From `on_message`: this recipient does not get the message now. ValueError if not 4xx."""
+        """From `on_message` or `on_rcpt`: this recipient gets no message now. ValueError if not 4xx."""
         self.result = _refusal(4, code, enhanced, text)
 
     def __repr__(self) -> str:

@@ -47,6 +47,7 @@ class Phase(Enum):
     READING = "reading"
     WRITING = "writing"
     HOOK = "hook"
+    PAUSE = "pause"
     LINGERING = "lingering"
 
 
@@ -349,7 +350,11 @@ class Connection:
 
     def pause(self, seconds: float) -> None:
         """See Line."""
-        gevent.sleep(seconds)
+        self._phase = Phase.PAUSE
+        try:
+            gevent.sleep(seconds)
+        finally:
+            self._phase = _BUSY
 
     def tell(self, hook: Hook, *arguments: Any) -> None:
         """See Line."""
@@ -387,7 +392,7 @@ class Connection:
                 gevent.spawn(self._abandon)
                 return
             self.deadline = monotonic() + _REMIND
-        elif self._phase is _BUSY:
+        elif self._phase in (_BUSY, Phase.PAUSE):
             return
         self._greenlet.throw(DeadlineExceeded())
 
@@ -415,7 +420,7 @@ class Connection:
         self._draining_since = -NEVER  # so that the next wait is over before it begins
         if self._phase is _HANDSHAKE:
             self._greenlet.throw(ConnectionLost("stop"))  # no word can be said in the midst of a handshake
-        elif self._phase in (_READING, _WRITING):
+        elif self._phase in (_READING, _WRITING, Phase.PAUSE):
             self._greenlet.throw(Ended(_SHUTTING_DOWN, "stop"))
 
     def _abandon(self) -> None:

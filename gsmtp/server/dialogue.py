@@ -110,6 +110,11 @@ class Dialogue:
         said, close = self._line.run_hook(hook, self._terms.timing.hook, *arguments)
         if isinstance(said, str):
             said = Reply(*code, said)
+        if isinstance(event, events.Rcpt) and event.recipient.result is not None and (said is None or said.accepted):
+            said = event.recipient.result
+            if not isinstance(said, Reply):
+                error = TypeError(f"on_rcpt left what is no reply as the recipient's result: {said!r:.200}")
+                said = self._terms.hooks.failure("on_rcpt", self.session.id, error, *arguments)
         return self.protocol.answer(event, said, close=close)
 
     def _connected(self, event: events.Connected) -> None:

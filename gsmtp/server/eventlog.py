@@ -2,9 +2,10 @@
 
 Logging from a session must not wait, neither for a lock that another greenlet holds nor for a slow reader of the log.
 So a record is appended to a list, and every `INTERVAL` seconds the list becomes one write: at once into a file, and
-into a pipe, socket or terminal only when that can take it. When the reader is stuck and `LIMIT` records wait, further
-ones are counted and dropped, and a line says how many. (A thread for the writes was tried: its wake-ups, twenty a
-second, cost a busy worker more processor time than all the formatting.)
+into a pipe, socket or terminal only when that can take it. When the reader is stuck and `LIMIT` records wait, where
+`ADDRESSES` recipients of a message count as a record more, further ones are counted and dropped, and a line says how
+many. (A thread for the writes was tried: its wake-ups, twenty a second, cost a busy worker more processor time than all
+the formatting.)
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from gsmtp.reply import Reply
 
 INTERVAL = 0.05
 LIMIT = 20_000
+ADDRESSES = 10  # a record of so many takes 3 KB at most
 # POSIX: a pipe that is ready takes this much, and keeps it whole, so that lines of several workers do not mix.
 _PIPE = 4096
 _WRITE = 2
@@ -40,6 +42,7 @@ class EventLog:
         self._descriptor = sys.stderr.fileno() if path == "-" else _open(path)
         self._is_file = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
         self._queue: list[tuple[float, str, Any]] = []
+        self._waiting = 0
         self._lost = 0
         self._writer: Any = None
         self.enabled = logging.getLevelName(level.upper()) <= logging.INFO
@@ -57,13 +60,15 @@ class EventLog:
             to.append(recipient.address)
             if recipient.result is not None:
                 refused.append(recipient.address)
+        self._waiting += len(to) // ADDRESSES
         self.put(now, "message", (session, envelope.id, envelope.sender, to, size, reply, refused, seconds))
 
     def put(self, now: float, name: str, fields: Any) -> None:
         """Queue a record: fields, those of a message, or a text that is a finished line."""
-        if len(self._queue) >= LIMIT:
+        if self._waiting >= LIMIT:
             self._lost += 1
             return
+        self._waiting += 1
         self._queue.append((now, name, fields))
         if self._writer is None:
             self._writer = gevent.spawn_later(INTERVAL, self._write_queue)
@@ -114,6 +119,7 @@ class EventLog:
     def _take(self) -> bytes:
         queue, self._queue = self._queue, []
         lost, self._lost = self._lost, 0
+        self._waiting = 0
         format, origin = self._format, self._origin
         # Made here and not one by one as they come: the same code many times over runs in half the time.
         rows = []

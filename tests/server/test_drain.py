@@ -337,6 +337,18 @@ def test_logins_and_chunks(serve: Callable[..., Live]) -> None:
     assert live.wait() == 0
 
 
+def test_a_quick_stop_does_not_wait_for_a_delayed_refusal(serve: Callable[..., Live]) -> None:
+    live = serve("-s", "auth_without_tls=true", "-s", "auth_failure_delay=30.0", code=PASSWORD)
+    with live.connect() as failing:
+        failing.send("AUTH PLAIN AGEAd3Jvbmc=\r\n")
+        live.wait_for_log("what=AUTH")
+        live.send_signal(signal.SIGINT)
+        assert failing.reply().startswith("535 ")
+        assert failing.reply().startswith(FAREWELL) and closed(failing)
+    assert live.wait(10) == 0
+    assert "cut off" not in live.log
+
+
 @pytest.mark.parametrize("before", ["greet_delay=30.0", 'proxy_protocol=["127.0.0.1"]'])
 def test_before_the_banner(serve: Callable[..., Live], before: str) -> None:
     live = serve("-s", before, "-s", "proxy_timeout=30.0")

@@ -265,6 +265,28 @@ def test_mixed_results(serve: Callable[..., Live]) -> None:
         assert talk.deliver(b"x\r\n", "no@here.example") == "550 5.2.1 box is shut"
 
 
+RESULTS_AT_ONCE = """\
+from gsmtp import Handler
+class Inbox(Handler):
+    def on_rcpt(self, envelope, recipient):
+        if recipient.local == "no": recipient.reject(550, "5.2.1", "box is shut")
+        if recipient.local == "later": recipient.defer(452, "4.2.2", "box is full")
+        return "welcome"
+    def on_message(self, envelope, message):
+        return ",".join(recipient.local for recipient in envelope.recipients)
+"""
+
+
+def test_a_result_at_rcpt_is_its_reply(serve: Callable[..., Live]) -> None:
+    live = serve(code=RESULTS_AT_ONCE)
+    with live.connect() as talk:
+        talk.ask("MAIL FROM:<a@c.example>")
+        assert talk.ask("RCPT TO:<no@c.example>") == "550 5.2.1 box is shut"
+        assert talk.ask("RCPT TO:<yes@c.example>") == "250 2.1.5 welcome"
+        assert talk.ask("RCPT TO:<later@c.example>") == "452 4.2.2 box is full"
+        assert talk.content(b"x\r\n") == "250 2.0.0 yes"
+
+
 API = """\
 import io, os
 from gsmtp import Handler
@@ -336,7 +358,8 @@ class Inbox(Handler):
     def on_rcpt(self, envelope, recipient):
         if recipient.local == "stranger": envelope.recipients.append("a text")
         if recipient.local == "result": recipient.result = "a text"
-    def on_message(self, envelope, message): pass
+    def on_message(self, envelope, message):
+        if envelope.recipients[-1].local == "late": envelope.recipients[-1].result = "a text"
 """
 
 
@@ -346,7 +369,11 @@ def test_a_handler_that_spoils_what_it_is_given(serve: Callable[..., Live]) -> N
         for domain in ("number", "none", "lines", "no.keyword"):
             assert re.fullmatch(FAILED, talk.ask(f"EHLO {domain}"))
         assert talk.ask("EHLO good").split("\n")[1:] == ["250-XOWN a=b c", "250 SIZE"]
-    for local in ("stranger", "result"):
+    with live.connect() as talk:
+        assert re.fullmatch(FAILED, talk.begin("result@here.example")[1])
+        talk.ask("RSET")
+        assert talk.deliver(b"x\r\n").startswith("250")
+    for local in ("stranger", "late"):
         with live.connect() as talk:
             talk.begin(f"{local}@here.example")
             reply = talk.content(b"x\r\n")
@@ -421,7 +448,7 @@ def test_start_and_stop(serve: Callable[..., Live]) -> None:
     live = serve(code=START.format("pass"), workers=2)
     assert live.stop() == 0
     assert sorted(line for line in live.lines if line.startswith("starts")) == ["starts in 0", "starts in 1"]
-    assert live.lines.count("stops") == 2
+    assert live.lines.count("stops") == 2, live.log
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,9 @@ class Listen:
     max_auth_failures: int = _setting(3, "failed attempts of a connection before 421, 0 for no limit")
     auth_failure_delay: float = _setting(1.0, "seconds before a failed attempt is answered, so that guessing is slow")
     scram_iterations: int = _setting(4096, "of SCRAM for handlers that give plain passwords; RFC 7677: 4096", 4096)
+    scram_stored_keys: bool = _setting(
+        False, "the handler gives ScramCredentials, of that many iterations: no user, known or not, costs deriving keys"
+    )
     proxy_protocol: list[str] = _setting([], "networks of load balancers that send a PROXY header (v1, v2), and must")
     proxy_timeout: float = _setting(5.0, "seconds for that header; a balancer sends it at once", 0.1)
     xclient: list[str] = _setting([], "networks of peers whose XCLIENT and XFORWARD are believed; unix: local sockets")
@@ -238,6 +241,7 @@ def protocol_options(listen: Listen, auth_hooks: frozenset[str] = frozenset(), a
         auth_without_tls=listen.auth_without_tls,
         auth_secret=hashlib.sha256(f"gsmtp SCRAM {auth_secret}".encode()).digest(),
         scram_iterations=listen.scram_iterations,
+        scram_stored_keys=listen.scram_stored_keys,
         max_auth_failures=listen.max_auth_failures,
         lmtp=lmtp,
         hide=frozenset(keyword.upper() for keyword in listen.hide),

@@ -41,6 +41,7 @@ class Authentication:
             offered=mechanisms(options, session),
             channel_bindings=bindings,
             iterations=options.scram_iterations,
+            stored_keys=options.scram_stored_keys,
         )
         self._exchange = sasl.MECHANISMS[mechanism].server(context, initial)
         self._refused = False

@@ -30,6 +30,7 @@ class Options:
     auth_without_tls: bool = False
     auth_secret: bytes = field(default=bytes(16), repr=False)
     scram_iterations: int = 4096
+    scram_stored_keys: bool = False
     max_auth_failures: int = 3
     lmtp: bool = False
     hide: frozenset[str] = frozenset()

@@ -102,6 +102,55 @@ def drive(talk: Talk, name: str, initial: bool = True, **known: object) -> str:
     return reply
 
 
+# Settings of SCRAM
+
+
+SCRAM = """\
+from gsmtp import Handler
+from gsmtp.protocol.sasl import ScramCredentials
+class Inbox(Handler):
+    def get_password(self, session, user, mechanism):
+        if user == "stored": return ScramCredentials(b"its own salt", 5000, b"k" * 32, b"s" * 32)
+        return "secret" if user == "known" else None
+    def on_message(self, envelope, message): pass
+"""
+
+
+def challenge(talk: Talk, user: str) -> dict[str, str]:
+    """The server's first message, by letters; the exchange is given up then."""
+    reply = talk.ask(f"AUTH SCRAM-SHA-256 {encoded(f'n,,n={user},r=abc')}")
+    assert reply.startswith("334 ")
+    assert talk.ask("*").startswith("501 ")
+    return dict(part.split("=", 1) for part in sasl.decode(reply[4:]).decode().split(","))
+
+
+def test_strangers_look_like_users_of_the_same_secret(serve: Serve) -> None:
+    """By auth_secret and scram_iterations, after a restart and on another host too."""
+    said: list[list[tuple[str, str]]] = []
+    for secret in ("one", "one", "two"):
+        clear = ("-s", "auth_without_tls=true", "-s", "max_auth_failures=0", "-s", "scram_iterations=5000")
+        live = serve(*clear, "-s", f"auth_secret={secret}", code=SCRAM)
+        with live.connect() as talk:
+            found = [challenge(talk, name) for name in ("known", "stranger", "stored")]
+            said.append([(each["s"], each["i"]) for each in found])
+        assert live.stop() == 0
+    assert said[0] == said[1]
+    assert [one == two for one, two in zip(said[0], said[2], strict=True)] == [False, False, True]
+    assert {iterations for each in said for _, iterations in each} == {"5000"}
+
+
+def test_a_stranger_costs_no_more_than_stored_keys(serve: Serve) -> None:
+    took = []
+    for stored in ("true", "false"):
+        clear = ("-s", "auth_without_tls=true", "-s", "auth_failure_delay=0.0", "-s", "scram_iterations=300000")
+        live = serve(*clear, "-s", f"scram_stored_keys={stored}", code=SCRAM)
+        with live.connect() as talk:
+            began = time.monotonic()
+            assert challenge(talk, "stranger")["i"] == "300000"
+            took.append(time.monotonic() - began)
+    assert took[0] < took[1] / 2
+
+
 # Peers
 
 
@@ -446,7 +495,7 @@ def test_passwords_are_nowhere(serve_auth: Serve, certificates: Certificates, lo
         for name in ("XOAUTH2", "OAUTHBEARER"):
             said.append(drive(talk, name, user="value-error", token=passwords["token"]))
         talk.ask("QUIT")
-    live.wait_for_log("hook failed")
+    live.wait_for_log("reason.*quit")
     whole = live.log + "\n".join(said)
     assert whole.count("[secret]") > 10
     for word in (

@@ -448,7 +448,7 @@ def test_start_and_stop(serve: Callable[..., Live]) -> None:
     live = serve(code=START.format("pass"), workers=2)
     assert live.stop() == 0
     assert sorted(line for line in live.lines if line.startswith("starts")) == ["starts in 0", "starts in 1"]
-    assert live.lines.count("stops") == 2, live.log
+    assert live.log.count("stops") == 2  # print may let another worker come between the word and its newline
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,9 @@ ZONE = {
     ("mail.example.", "A"): ["192.0.2.200", "192.0.2.1"],
     ("mail.example.", "AAAA"): ["2001:db8::1"],
     ("1." + "0." * 23 + "8.b.d.0.1.0.0.2.ip6.arpa.", "PTR"): ["mail.example."],
+    ("1.0.0.127.in-addr.arpa.", "PTR"): ["me.example."],
+    ("me.example.", "A"): ["127.0.0.1"],
+    ("2.0.0.127.in-addr.arpa.", "PTR"): "silence",
     # Somebody else's name
     ("2.2.0.192.in-addr.arpa.", "PTR"): ["bank.example."],
     ("bank.example.", "A"): ["198.51.100.1"],
@@ -245,3 +248,31 @@ def test_what_is_no_name_server(text):
 @pytest.mark.parametrize("text", ["192.0.2.53", "192.0.2.53:5353", "2001:db8::53", "[2001:db8::53]:5353"])
 def test_name_servers(text):
     Names([text])
+
+
+LIVE = """\
+from gsmtp import Handler
+class Inbox(Handler):
+    def on_mail(self, envelope):
+        name = envelope.session.name
+        return f"{name.name} {name.verified}" if name else "nobody"
+    def on_message(self, envelope, message):
+        return "by DNS" if b"(me.example [127.0.0.1])" in message.trace else "no name"
+"""
+
+
+def test_a_live_server(server, serve):
+    nameservers = json.dumps([f"127.0.0.1:{server.port}"])
+    live = serve("-s", "reverse_lookup=true", "-s", f"nameservers={nameservers}", code=LIVE)
+    with live.connect() as talk:
+        assert talk.begin()[0] == "250 2.1.0 me.example True"
+        assert talk.content(b"x\r\n") == "250 2.0.0 by DNS"
+    host, _, port = live.address.rpartition(":")
+    with socket.create_connection((host, int(port)), 20, source_address=("127.0.0.2", 0)) as silent:
+        assert silent.recv(100).startswith(b"220 ")  # the banner does not wait
+    asked = len(server.asked)
+    other = serve("-s", f"nameservers={nameservers}", code=LIVE)
+    with other.connect() as talk:
+        assert talk.begin()[0] == "250 2.1.0 nobody"
+        assert talk.content(b"x\r\n") == "250 2.0.0 no name"
+    assert not [name for name, *_ in server.asked[asked:] if name.startswith("1.")]

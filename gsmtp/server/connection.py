@@ -1,4 +1,4 @@
-"""One connection from banner to close: when to read, when to write, how long to wait.
+"""One connection from banner to close: when to read, when to write, and what cuts a wait short.
 
 It runs in a greenlet of its own, which alone touches the transport. What comes from outside is thrown into that
 greenlet from the event loop, and only while it waits: `DeadlineExceeded` by the sweep, `Ended` by a drain or a quick
@@ -23,6 +23,7 @@ from gsmtp.reply import Reply
 from gsmtp.server.dialogue import Answer, Dialogue, Hook
 from gsmtp.server.entrance import EARLY_TALKER, Entrance, read_proxy_header
 from gsmtp.server.hooks import Check, DeadlineExceeded
+from gsmtp.server.patience import Patience
 from gsmtp.server.sweep import NEVER
 from gsmtp.server.terms import Terms
 from gsmtp.server.trace import address_literal
@@ -53,8 +54,6 @@ class Phase(Enum):
 
 _BUSY, _READING, _WRITING, _HOOK = Phase.BUSY, Phase.READING, Phase.WRITING, Phase.HOOK
 _HANDSHAKE = Phase.HANDSHAKE
-# Between two chunks too: that is no time for a client to think.
-_CONTENT = (State.CONTENT, State.CHUNK, State.CHUNKED)
 
 
 class Ended(ConnectionLost):
@@ -70,12 +69,11 @@ class Connection:
 
     __slots__ = (
         "_abandoned",
-        "_command_deadline",
         "_dialogue",
-        "_draining_since",
         "_early",
         "_greenlet",
         "_lost",
+        "_patience",
         "_phase",
         "_protocol",
         "_reminders",
@@ -95,8 +93,7 @@ class Connection:
         self._early = b""  # octets that came before the banner, behind a PROXY header
         self._abandoned = False
         self._lost: ConnectionLost | None = None
-        self._draining_since: float | None = None
-        self._command_deadline = NEVER
+        self._patience = Patience(terms.timing)
         self.deadline = NEVER
 
     @property
@@ -209,7 +206,7 @@ class Connection:
         assert self._terms.tls is not None and isinstance(self._transport, PlainTransport)
         early, self._early = self._early, b""
         secure = self._terms.tls.wrap(self._transport, early)
-        self.deadline = monotonic() + self._terms.timing.handshake
+        self.deadline = self._patience.with_handshake()
         self._phase = _HANDSHAKE
         try:
             tls = secure.handshake()
@@ -235,9 +232,9 @@ class Connection:
             self._protocol.receive(self._early)
             self._early = b""
         protocol, react = self._protocol, self._dialogue.react
-        next_event = protocol.next_event
+        next_event, patience = protocol.next_event, self._patience
         while True:
-            if self._draining_since is not None and protocol.envelope is None and protocol.state is not State.AUTH:
+            if patience.draining and protocol.envelope is None and protocol.state is not State.AUTH:
                 raise Ended(_SHUTTING_DOWN, "drain")
             event = next_event()
             if event is events.NEED_DATA:
@@ -260,15 +257,12 @@ class Connection:
             said = protocol.data_to_send()
             if said and not self._transport.write_some(said):
                 self._finish_writing()
-            if said and self._draining_since is None and protocol.state not in _CONTENT:
-                self._command_deadline = self.deadline = monotonic() + self._terms.timing.command
-            else:
-                self.deadline = self._patience()
+            self.deadline = self._patience.with_client(protocol.state, bool(said) or not protocol.unread)
             self._phase = _READING
             try:
                 data = self._transport.read()
             except DeadlineExceeded:
-                late = _TIMED_OUT if self._draining_since is None else _SHUTTING_DOWN
+                late = _SHUTTING_DOWN if self._patience.draining else _TIMED_OUT
                 raise Ended(late, "timeout" if late is _TIMED_OUT else "drain") from None
             finally:
                 self._phase = _BUSY
@@ -283,21 +277,6 @@ class Connection:
             self.deadline = monotonic() + self._terms.timing.message
             self._phase = _HOOK
 
-    def _patience(self) -> float:
-        """When waiting for the client becomes too long, who has not been answered since, or was told to go ahead."""
-        timing, state, now = self._terms.timing, self._protocol.state, monotonic()
-        since = self._draining_since
-        if since is None:
-            if state in _CONTENT:
-                return now + timing.content
-            # The time is that of a whole command: one that comes in drops does not prolong it.
-            if not self._protocol.unread:
-                self._command_deadline = now + timing.command
-            return self._command_deadline
-        if state in _CONTENT:
-            return min(now + timing.drain_silence, since + timing.drain_content)
-        return since + (timing.drain_login if state is State.AUTH else timing.drain_transaction)
-
     def flush(self) -> None:
         """Send what is to be sent. Raises ConnectionLost, Ended."""
         said = self._protocol.data_to_send()
@@ -305,7 +284,7 @@ class Connection:
             self._finish_writing()
 
     def _finish_writing(self) -> None:
-        self.deadline = monotonic() + self._patience_with_replies()
+        self.deadline = self._patience.with_replies()
         self._phase = _WRITING
         try:
             self._transport.write_rest()
@@ -313,12 +292,6 @@ class Connection:
             raise ConnectionLost("client takes no replies") from None
         finally:
             self._phase = _BUSY
-
-    def _patience_with_replies(self) -> float:
-        timing = self._terms.timing
-        if self._draining_since is None:
-            return timing.write
-        return timing.linger if self._draining_since == -NEVER else min(timing.write, timing.drain_silence)
 
     def run_hook(self, hook: Hook, timeout: float, *arguments: Any) -> tuple[Answer, bool]:
         """See Line. The deadline is thrown into the hook, which may be anywhere in its own code.
@@ -398,26 +371,22 @@ class Connection:
 
     def drain(self) -> None:
         """End at once when idle, else as soon as the transaction is over or its time is."""
-        self._draining_since = now = monotonic()
-        timing = self._terms.timing
+        patience = self._patience
+        patience.drain()
         if self._phase is _HANDSHAKE:
-            self.deadline = min(self.deadline, now + timing.drain_login)
-        if self._phase is _WRITING:
-            self.deadline = min(self.deadline, now + timing.drain_silence)
-        if self._phase is not _READING:
-            return
-        if self._protocol.state is State.AUTH:
-            self.deadline = min(self.deadline, now + timing.drain_login)
-        elif self._protocol.envelope is None:
-            self._greenlet.throw(Ended(_SHUTTING_DOWN, "drain"))
-        elif self._protocol.state in _CONTENT:
-            self.deadline = min(self.deadline, now + timing.drain_silence)
-        else:
-            self.deadline = min(self.deadline, now + timing.drain_transaction)
+            self.deadline = patience.drained_handshake(self.deadline)
+        elif self._phase is _WRITING:
+            self.deadline = patience.drained_replies(self.deadline)
+        elif self._phase is _READING:
+            state = self._protocol.state
+            if state is not State.AUTH and self._protocol.envelope is None:
+                self._greenlet.throw(Ended(_SHUTTING_DOWN, "drain"))
+            else:
+                self.deadline = patience.drained(self.deadline, state)
 
     def stop(self) -> None:
         """End at once, unless a hook is at work: what it stores is still to be answered."""
-        self._draining_since = -NEVER  # so that the next wait is over before it begins
+        self._patience.stop()
         if self._phase is _HANDSHAKE:
             self._greenlet.throw(ConnectionLost("stop"))  # no word can be said in the midst of a handshake
         elif self._phase in (_READING, _WRITING, Phase.PAUSE):

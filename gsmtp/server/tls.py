@@ -1,9 +1,10 @@
 """TLS: contexts made from the settings, the transport, and what is known of a client after the handshake.
 
 `TlsTransport` runs `ssl` over memory on a plain transport, so the persistent watcher and the deadlines of that serve
-here too; it costs half of what gevent's SSLSocket does for a handshake. Contexts are made once in a worker and shared
-by all sessions. Session tickets are on, but each context of each worker has keys of its own, which Python's ssl (3.11
-to 3.13) can neither set nor read: a client that comes back to another worker does a full handshake.
+here too, for the handshake as well. What TLS adds to a message is half of what it takes in clear or less
+(docs/performance.rst). Contexts are made once in a worker and shared by all sessions. Session tickets are on, but each
+context of each worker has keys of its own, which Python's ssl (3.11 to 3.13) can neither set nor read: a client that
+comes back to another worker does a full handshake.
 """
 
 from __future__ import annotations

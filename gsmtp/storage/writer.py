@@ -146,16 +146,17 @@ def serve(sock: socket.socket, sync: bool, batch_files: int) -> None:
     received = bytearray()
     sources: list[int] = []
     space = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
+    block = bytearray(_READ)  # the same for every read: new ones would be mapped and unmapped each time
     while True:
-        data, ancillary, _, _ = sock.recvmsg(_READ, space)
-        if not data:
+        count, ancillary, _, _ = sock.recvmsg_into([block], space)
+        if not count:
             return
         for level, kind, octets in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 found = array.array("i")
                 found.frombytes(octets[: len(octets) - len(octets) % found.itemsize])
                 sources.extend(found)
-        received += data
+        received += memoryview(block)[:count]
         requests: list[tuple[int, list[File]]] = []
         at = 0
         while len(received) - at >= LENGTH:
@@ -167,9 +168,9 @@ def serve(sock: socket.socket, sync: bool, batch_files: int) -> None:
         del received[:at]
         jobs = []
         for number, files in requests:
-            count = 1 + max((content[0] for *_, content in files if isinstance(content, tuple)), default=-1)
-            jobs.append((number, Job(files, sources[:count])))
-            del sources[:count]
+            wanted = 1 + max((content[0] for *_, content in files if isinstance(content, tuple)), default=-1)
+            jobs.append((number, Job(files, sources[:wanted])))
+            del sources[:wanted]
         while jobs:
             batch, jobs = jobs[:batch_files], jobs[batch_files:]
             process([job for _, job in batch], sync)

@@ -110,12 +110,19 @@ class Dialogue:
         said, close = self._line.run_hook(hook, self._terms.timing.hook, *arguments)
         if isinstance(said, str):
             said = Reply(*code, said)
-        if isinstance(event, events.Rcpt) and event.recipient.result is not None and (said is None or said.accepted):
-            said = event.recipient.result
-            if not isinstance(said, Reply):
-                error = TypeError(f"on_rcpt left what is no reply as the recipient's result: {said!r:.200}")
-                said = self._terms.hooks.failure("on_rcpt", self.session.id, error, *arguments)
+        if isinstance(event, events.Rcpt):
+            said = self._heeding_result(said, event.envelope, event.recipient)
         return self.protocol.answer(event, said, close=close)
+
+    def _heeding_result(self, said: Reply | None, envelope: Envelope, recipient: Recipient) -> Reply | None:
+        """A recipient that on_rcpt has rejected or deferred is not accepted, whatever it said."""
+        result = recipient.result
+        if result is None or (said is not None and not said.accepted):
+            return said
+        if isinstance(result, Reply):
+            return result
+        error = TypeError(f"on_rcpt left what is no reply as the recipient's result: {result!r:.200}")
+        return self._terms.hooks.failure("on_rcpt", self.session.id, error, envelope, recipient)
 
     def _connected(self, event: events.Connected) -> None:
         hook = self._terms.hooks.on_connect

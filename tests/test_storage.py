@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import array
 import errno
 import hashlib
 import marshal
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -221,6 +223,58 @@ def test_what_waits_is_one_batch(box: Path, done: Done) -> None:
     answers = serve([(number, [file(box, str(number))]) for number in range(50)])
     assert answers == [[(number, None) for number in range(50)]]
     assert done.count(("sync", f"{box}/new")) == 1
+
+
+def test_more_than_one_read_is_one_batch(box: Path, done: Done) -> None:
+    """Octets beyond what a read takes, and descriptors, at each of which the kernel ends a read."""
+    ours, its = socket.socketpair()
+    with ours, its:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        for number in range(6):
+            if number % 2:
+                ours.sendall(writer.frame([(number, [file(box, str(number), b"x" * 90_000)])]))
+            else:
+                temporary, final, prefix, _ = file(box, str(number))
+                copied = source(b"number %d" % number)
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [copied]))]
+                ours.sendmsg([writer.frame([(number, [(temporary, final, prefix, (0, 8))])])], rights)
+                os.close(copied)
+        ours.shutdown(socket.SHUT_WR)
+        writer.serve(its, True, 64)
+    assert done.count(("sync", f"{box}/new")) == 1
+    assert [(box / f"new/{n}").read_bytes() for n in (0, 2, 4)] == [b"headnumber %d" % n for n in (0, 2, 4)]
+    assert [(box / f"new/{n}").stat().st_size for n in (1, 3, 5)] == [90_004] * 3
+
+
+def test_a_batch_has_a_bound_of_octets(box: Path, done: Done) -> None:
+    ours, its = socket.socketpair()
+    with ours, its:
+        for number in range(3):
+            temporary, final, prefix, _ = file(box, str(number))
+            copied = source(b"y" * 5_000_000)
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [copied]))]
+            ours.sendmsg([writer.frame([(number, [(temporary, final, prefix, (0, 5_000_000))])])], rights)
+            os.close(copied)
+        ours.shutdown(socket.SHUT_WR)
+        writer.serve(its, True, 64)
+    assert done.count(("sync", f"{box}/new")) == 3
+
+
+def test_descriptors_that_are_lost_on_the_way_harm_nobody(box: Path, store: Store) -> None:
+    """The kernel drops those for which a process has no room: no message may get the content of another."""
+    store.start()
+    (process,) = children()
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, 3))  # those that it has stay
+    sources = [source(b"content %d" % number) for number in range(3)]
+    tasks = [gevent.spawn(store.commit, [delivery(box, str(n), (each, 9))]) for n, each in enumerate(sources)]
+    gevent.joinall(tasks, timeout=10)
+    assert [getattr(task.exception, "errno", None) for task in tasks] == [errno.EIO] * 3
+    assert names(box) == (set(), set())
+    tasks = [gevent.spawn(store.commit, [delivery(box, str(n), (each, 9))]) for n, each in enumerate(sources)]
+    gevent.joinall(tasks, timeout=10, raise_error=True)
+    assert [(box / f"new/{n}").read_bytes() for n in range(3)] == [b"content %d" % n for n in range(3)]
+    for each in sources:
+        os.close(each)
 
 
 def test_a_batch_has_a_bound(box: Path, done: Done) -> None:

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, NoReturn, Protocol, cast
 
-from gsmtp.protocol import events, replies, sasl
+from gsmtp.protocol import events, replies
 from gsmtp.protocol.envelope import Envelope, Recipient, Session
 from gsmtp.protocol.session import VERBS, ServerSession
 from gsmtp.reply import Reply
 from gsmtp.server.hooks import Check
 from gsmtp.server.limits import TOO_MANY_FAILURES, ClientLimits
 from gsmtp.server.message import SpooledMessage
+from gsmtp.server.questions import ask
 from gsmtp.server.spool import Spool
 from gsmtp.server.stream import ContentStream
 from gsmtp.server.terms import Terms
@@ -107,12 +108,13 @@ class Dialogue:
         """Ask the hook and answer; a text becomes a reply with `code`. Returns what was said."""
         if hook is None:  # only the limits had to be asked
             return self.protocol.answer(event)
-        said, close = self._line.run_hook(hook, self._terms.timing.hook, *arguments)
-        if isinstance(said, str):
-            said = Reply(*code, said)
-        if isinstance(event, events.Rcpt):
-            said = self._heeding_result(said, event.envelope, event.recipient)
+        said, close = self._ask(hook, code, *arguments)
         return self.protocol.answer(event, said, close=close)
+
+    def _ask(self, hook: Hook, code: tuple[int, str], *arguments: Any) -> tuple[Reply | None, bool]:
+        """The hook's refusal, or None for yes, a text as a reply with `code`; whether the session is to end."""
+        said, close = self._line.run_hook(hook, self._terms.timing.hook, *arguments)
+        return (Reply(*code, said) if isinstance(said, str) else said), close
 
     def _heeding_result(self, said: Reply | None, envelope: Envelope, recipient: Recipient) -> Reply | None:
         """A recipient that on_rcpt has rejected or deferred is not accepted, whatever it said."""
@@ -164,11 +166,12 @@ class Dialogue:
 
     def _rcpt(self, event: events.Rcpt) -> None:
         envelope, recipient = event.envelope, event.recipient
-        refusal = self.limits.recipient() if self.limits is not None else None
-        if refusal is not None:
-            reply = self.protocol.answer(event, refusal)
-        else:
-            reply = self._decide(event, self._terms.hooks.on_rcpt, (250, "2.1.5"), envelope, recipient)
+        hook = self._terms.hooks.on_rcpt
+        said, close = (self.limits.recipient() if self.limits is not None else None), False
+        if said is None and hook is not None:
+            said, close = self._ask(hook, (250, "2.1.5"), envelope, recipient)
+            said = self._heeding_result(said, envelope, recipient)
+        reply = self.protocol.answer(event, said, close=close)
         if not reply.accepted:
             who = {"from": _path(envelope.sender), "to": _path(recipient.address)}
             self._log_refusal("RCPT", reply, message=envelope.id, **who)
@@ -204,28 +207,7 @@ class Dialogue:
         if refusal is not None:
             self.protocol.answer_question(event, None, refusal)
             return
-        check: Check
-        name = "check_password"
-        if isinstance(question, sasl.CheckPassword):
-            assert hooks.check_password is not None
-            if question.authzid not in ("", question.user):
-                check = Check(False)  # nobody may act as another; no hook is asked about that
-            else:
-                user, password = question.user, question.password
-                check = self._line.run_check(hooks.check_password, timeout, session, user, password, secret=password)
-        elif isinstance(question, sasl.GetPassword):
-            assert hooks.get_password is not None
-            name = "get_password"
-            check = self._line.run_check(hooks.get_password, timeout, session, question.user, question.mechanism)
-        elif isinstance(question, sasl.CheckToken):
-            assert hooks.check_token is not None
-            name = "check_token"
-            user, token = question.user, question.token
-            check = self._line.run_check(hooks.check_token, timeout, session, user, token, secret=token)
-        else:
-            assert hooks.check_certificate is not None
-            name = "check_certificate"
-            check = self._line.run_check(hooks.check_certificate, timeout, session, question.authzid)
+        name, check = ask(question, hooks, self._line.run_check, timeout, session)
         trouble: Exception | None = None
         try:
             self.protocol.answer_question(event, check.value, check.refusal)

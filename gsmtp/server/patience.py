@@ -65,7 +65,8 @@ class Patience:
 
     def drained(self, deadline: float, state: State) -> float:
         """What becomes of the `deadline` of a wait for octets that a drain finds under way."""
-        return min(deadline, self._amid_drain(state, monotonic(), monotonic()))
+        now = monotonic()
+        return min(deadline, self._amid_drain(state, now, now))
 
     def drained_handshake(self, deadline: float) -> float:
         """The same for a handshake."""

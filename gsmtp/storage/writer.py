@@ -26,8 +26,9 @@ import marshal
 import os
 import socket
 import sys
+from collections import deque
 
-TYPE_CHECKING = False  # what types need is a fifth of a writer's memory
+TYPE_CHECKING = False  # the module of types would be a megabyte more in each writer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, TypeAlias
@@ -40,6 +41,8 @@ LENGTH = 4
 MOST_DESCRIPTORS = 253  # in one message: the kernel's SCM_MAX_FD
 _READ = 1 << 18
 _COPY_BLOCK = 1 << 20
+# Of content in a batch, about: the first waits for the last.
+_BATCH_BYTES = 4 << 20
 # Errors by which a kernel or file system says that it cannot copy between these two files; a copy by hand can.
 _CANNOT_COPY = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
 
@@ -51,6 +54,7 @@ class Job:
         """`sources`: open descriptors, ours from now on, of what is copied."""
         self.failure: Failure | None = None
         self.directories = {os.path.dirname(final) or b"." for _, final, _, _ in files}
+        self.size = sum(len(prefix) + (len(c) if isinstance(c, bytes) else c[1]) for _, _, prefix, c in files)
         self._files = files
         self._sources = list(sources)
         self._open: list[int] = []
@@ -141,40 +145,64 @@ def process(batch: Sequence[Job], sync: bool) -> None:
         job.discard()
 
 
-def serve(sock: socket.socket, sync: bool, batch_files: int) -> None:
-    """Answer requests until the other side ends."""
-    received = bytearray()
-    sources: list[int] = []
-    space = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
-    block = bytearray(_READ)  # the same for every read: new ones would be mapped and unmapped each time
-    while True:
-        count, ancillary, _, _ = sock.recvmsg_into([block], space)
-        if not count:
-            return
+class Requests:
+    """What comes through the socket, as jobs with their numbers."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._block = bytearray(_READ)  # the same for every read: new ones would be mapped and unmapped each time
+        self._received = bytearray()
+        self._sources: list[int] = []
+        self._jobs: deque[tuple[int, Job]] = deque()
+
+    def take(self, most: int) -> list[tuple[int, Job]]:
+        """All that wait, `most` of them or _BATCH_BYTES at most; blocks while there is none. Empty at the end."""
+        batch: list[tuple[int, Job]] = []
+        size = 0
+        while len(batch) < most and size < _BATCH_BYTES:
+            if self._jobs:
+                batch.append(self._jobs.popleft())
+                size += batch[-1][1].size
+            elif not self._read(0 if not batch else socket.MSG_DONTWAIT):
+                break
+        return batch
+
+    def _read(self, flags: int) -> bool:
+        space = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
+        try:
+            count, ancillary, found, _ = self._socket.recvmsg_into([self._block], space, flags)
+        except BlockingIOError:
+            return False
         for level, kind, octets in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                found = array.array("i")
-                found.frombytes(octets[: len(octets) - len(octets) % found.itemsize])
-                sources.extend(found)
-        received += memoryview(block)[:count]
-        requests: list[tuple[int, list[File]]] = []
+                sources = array.array("i")
+                sources.frombytes(octets[: len(octets) - len(octets) % sources.itemsize])
+                self._sources.extend(sources)
+        if found & socket.MSG_CTRUNC:
+            # Some were lost: one message would get what belongs to another.
+            raise OSError(errno.EMFILE, "no room for the descriptors of what is to be copied")
+        received = self._received
+        received += memoryview(self._block)[:count]
         at = 0
         while len(received) - at >= LENGTH:
             end = at + LENGTH + int.from_bytes(received[at : at + LENGTH], "big")
             if end > len(received):
                 break
-            requests += marshal.loads(memoryview(received)[at + LENGTH : end])
+            for number, files in marshal.loads(memoryview(received)[at + LENGTH : end]):
+                wanted = 1 + max((content[0] for *_, content in files if isinstance(content, tuple)), default=-1)
+                self._jobs.append((number, Job(files, self._sources[:wanted])))
+                del self._sources[:wanted]
             at = end
         del received[:at]
-        jobs = []
-        for number, files in requests:
-            wanted = 1 + max((content[0] for *_, content in files if isinstance(content, tuple)), default=-1)
-            jobs.append((number, Job(files, sources[:wanted])))
-            del sources[:wanted]
-        while jobs:
-            batch, jobs = jobs[:batch_files], jobs[batch_files:]
-            process([job for _, job in batch], sync)
-            sock.sendall(frame([(number, job.failure) for number, job in batch]))
+        return count > 0
+
+
+def serve(sock: socket.socket, sync: bool, batch_files: int) -> None:
+    """Answer requests until the other side ends. Raises OSError when that cannot go on."""
+    requests = Requests(sock)
+    while batch := requests.take(batch_files):
+        process([job for _, job in batch], sync)
+        sock.sendall(frame([(number, job.failure) for number, job in batch]))
 
 
 def frame(content: Any) -> bytes:

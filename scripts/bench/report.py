@@ -9,8 +9,6 @@ from __future__ import annotations
 import datetime
 import os
 import platform
-import shutil
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -44,15 +42,6 @@ def creation_us(directory: Path) -> float:
     for number in range(CREATIONS):
         os.close(os.open(directory / str(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     return (time.monotonic() - begin) / CREATIONS * 1e6
-
-
-def spread(workdir: Path) -> None:
-    """Where it can be had, let each folder in `workdir` begin in a part of the disk where little was deleted.
-
-    ext4 does so for folders within one that has the attribute T; others have no such need.
-    """
-    if shutil.which("chattr"):
-        subprocess.run(["chattr", "+T", workdir], capture_output=True, check=False)
 
 
 def machine(workdir: Path) -> dict[str, Any]:

@@ -268,9 +268,12 @@ def test_descriptors_that_are_lost_on_the_way_harm_nobody(box: Path, store: Stor
     sources = [source(b"content %d" % number) for number in range(3)]
     tasks = [gevent.spawn(store.commit, [delivery(box, str(n), (each, 9))]) for n, each in enumerate(sources)]
     gevent.joinall(tasks, timeout=10)
-    assert [getattr(task.exception, "errno", None) for task in tasks] == [errno.EIO] * 3
-    assert names(box) == (set(), set())
-    tasks = [gevent.spawn(store.commit, [delivery(box, str(n), (each, 9))]) for n, each in enumerate(sources)]
+    # Its end may be seen before the last is sent: then that has another writer.
+    failed = [number for number, task in enumerate(tasks) if task.exception is not None]
+    assert failed[0] == 0
+    assert {getattr(tasks[number].exception, "errno", None) for number in failed} == {errno.EIO}
+    assert names(box) == (set(), {str(number) for number in range(3) if number not in failed})
+    tasks = [gevent.spawn(store.commit, [delivery(box, str(n), (sources[n], 9))]) for n in failed]
     gevent.joinall(tasks, timeout=10, raise_error=True)
     assert [(box / f"new/{n}").read_bytes() for n in range(3)] == [b"content %d" % n for n in range(3)]
     for each in sources:

@@ -5,8 +5,8 @@ with a fight for the interpreter lock, which cost more than the calls themselves
 nobody else wants the lock.
 
 It reads requests from a socket, takes all that have come as one batch, and answers the batch: it writes all
-files, starts their writeback, and only then syncs them, so that the file system answers for many with one flush;
-it renames them all and syncs each directory once.
+files, starts the writeback of all, and only then syncs them, so that each sync finds its work under way and, with a
+journal, one commit answers for many; it renames them all and syncs each directory once.
 
 A frame is its length in four octets and what `marshal` makes of a list: requests (number, files), and a frame
 that has descriptors beside it has one request; answers (number, None or what went wrong). A file is (temporary,
@@ -53,6 +53,7 @@ class Job:
     def __init__(self, files: Sequence[File], sources: Sequence[int] = ()) -> None:
         """`sources`: open descriptors, ours from now on, of what is copied."""
         self.failure: Failure | None = None
+        self.count = len(files)
         self.directories = {os.path.dirname(final) or b"." for _, final, _, _ in files}
         self.size = sum(len(prefix) + (len(c) if isinstance(c, bytes) else c[1]) for _, _, prefix, c in files)
         self._files = files
@@ -80,9 +81,12 @@ class Job:
             else:
                 write_all(file, [prefix])
                 copy_file(self._sources[content[0]], file, content[1])
-            if sync and hasattr(os, "posix_fadvise"):
-                # On Linux this starts the writeback and does not wait, so the syncs that follow find it under
-                # way. Pages that are dirty or being written are not dropped.
+
+    def start_writeback(self, sync: bool) -> None:
+        """Let the disk begin, so that the syncs that follow find their work under way."""
+        if sync and hasattr(os, "posix_fadvise"):
+            # On Linux this does not wait. Pages that are dirty or being written are not dropped.
+            for file in self._open:
                 os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def settle(self, sync: bool) -> None:
@@ -128,6 +132,11 @@ def process(batch: Sequence[Job], sync: bool) -> None:
     """The batch, step by step for all of its jobs. A job that fails is taken back and sits out the rest."""
     for job in batch:
         job.attempt(job.write, sync)
+    # Once all are written: the blocks of each are chosen when its writeback starts, and so they lie side by side. For
+    # one file it is only one more request to the disk.
+    if sum(job.count for job in batch) > 1:
+        for job in batch:
+            job.attempt(job.start_writeback, sync)
     # The last first: on a journalling file system the commit that it forces carries the others with it.
     for job in reversed(batch):
         job.attempt(job.settle, sync)

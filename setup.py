@@ -1,14 +1,37 @@
 """Packaging of gsmtp; the build system and the tools' settings stand in pyproject.toml."""
 
+import os
 import re
 from pathlib import Path
+from typing import Any
 
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+# With GSMTP_COMPILE=1 in the environment these become machine code (docs/performance.rst): what runs for each command
+# or message, and is neither subclassed nor written to by handlers. It needs a C compiler and Python's headers.
+COMPILE = os.environ.get("GSMTP_COMPILE", "0") == "1"
+COMPILED = [
+    *(f"gsmtp/protocol/{name}.py" for name in ("address", "chunking", "engine", "events", "framing", "opening")),
+    *(f"gsmtp/protocol/{name}.py" for name in ("session", "transaction")),
+    *(f"gsmtp/server/{name}.py" for name in ("connection", "dialogue", "message", "patience", "spool")),
+    *(f"gsmtp/server/{name}.py" for name in ("trace", "transport")),
+    "gsmtp/storage/store.py",
+]
 _found = re.search(r'^__version__ = "([^"]+)"', (HERE / "gsmtp" / "__init__.py").read_text(), re.M)
 assert _found is not None
 VERSION = _found[1]
+
+
+def extensions() -> list[Any]:
+    """What mypyc makes of COMPILED."""
+    from mypyc.build import mypycify
+
+    # What the modules import need not be there to compile them.
+    quiet = ["--follow-imports=silent", "--ignore-missing-imports"]
+    found: list[Any] = mypycify([*quiet, *COMPILED], group_name="gsmtp", debug_level="0")
+    return found
+
 
 setup(
     name="gsmtp",
@@ -18,6 +41,8 @@ setup(
     long_description_content_type="text/x-rst",
     license="BSD-2-Clause",
     python_requires=">=3.11",
+    setup_requires=["mypy>=1.10"] if COMPILE else [],
+    ext_modules=extensions() if COMPILE else [],
     packages=find_packages(include=["gsmtp", "gsmtp.*", "workers", "workers.*"]),
     package_data={"gsmtp": ["py.typed"], "workers": ["py.typed"]},
     install_requires=["gevent>=24.2", "psutil>=5.9", "dnspython>=2.6"],
@@ -26,6 +51,7 @@ setup(
         "dkim": ["cryptography>=41"],
         "soak": ["matplotlib>=3.8", "tqdm>=4.66", "cryptography>=42", "psutil>=7.2"],
         "test": [
+            "setuptools>=61",
             "pytest>=8",
             "pytest-xdist>=3.5",
             "hypothesis>=6.100",

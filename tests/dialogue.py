@@ -45,10 +45,10 @@ from gsmtp.protocol.envelope import Envelope, Session
 from gsmtp.protocol.extensions import ExtensionSet
 from gsmtp.protocol.options import Options
 from gsmtp.server.dialogue import Dialogue
+from gsmtp.server.endings import ConnectionLost
 from gsmtp.server.hooks import Hooks
 from gsmtp.server.service import claimed_extensions
 from gsmtp.server.terms import Tally, Terms, Timing
-from gsmtp.server.transport import ConnectionLost
 
 DIRECTORY = Path(__file__).parent / "dialogues"
 HOSTNAME = "mx.example.org"

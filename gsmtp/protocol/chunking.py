@@ -11,6 +11,7 @@ from __future__ import annotations
 from gsmtp.protocol import replies, states
 from gsmtp.protocol.events import Content, ContentRefused, Refused, Reset
 from gsmtp.protocol.framing import ChunkReader, parse_chunk
+from gsmtp.protocol.states import State
 from gsmtp.protocol.transaction import Transaction
 from gsmtp.reply import Reply
 
@@ -27,7 +28,7 @@ _UNCHANGED = (states.FRESH, states.INSECURE, states.ANONYMOUS)
 class Chunking(Transaction):
     """One chunk after another, up to the last."""
 
-    _after_chunk = states.CHUNKED
+    _after_chunk: State | None = None
 
     def _drop_envelope(self) -> None:
         self._chunks = self._chunks_refused = None
@@ -113,6 +114,7 @@ class Chunking(Transaction):
             self._queue.append(Content(envelope, content, False))
         if chunks.left:
             return bool(self._queue)
+        assert self._after_chunk is not None
         self.state = self._after_chunk
         if chunks.last:
             self._chunks = self._chunks_refused = None

@@ -29,10 +29,10 @@ class Engine:
     # connection.
     _pending: tuple[Any, Reply, Callable[[Any, Reply], None]] | None = None
     _each: Sequence[Reply] = ()
-    _errors = _idle = 0
+    _errors: int = 0
+    _idle: int = 0
     envelope: Envelope | None = None
-    state = states.CONNECTED
-    quit = False
+    quit: bool = False
 
     def __init__(
         self,
@@ -52,6 +52,7 @@ class Engine:
         # Replies that `data_to_send` has not yet given out.
         self.unsent: list[bytes] = []
         self._queue: list[Event] = []
+        self.state = states.CONNECTED
         self.session = session
         session.lmtp = options.lmtp
 

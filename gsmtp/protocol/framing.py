@@ -159,7 +159,7 @@ class _ContentReader:
         self.size += len(content)
         if self._max_size and self.size > self._max_size:
             self._blame(ContentFault.TOO_LARGE)
-        return content
+        return b"" if self.fault is not None else content
 
     def _blame(self, fault: ContentFault) -> None:
         # Which fault comes first can depend on where the pieces end; which is the gravest cannot.
@@ -178,7 +178,7 @@ class _ContentReader:
         lines = content.split(b"\r\n")
         first = self._line + len(lines[0]) + 2
         self._line = len(lines[-1]) + (self._line if len(lines) == 1 else 0)
-        return max(first, *(len(line) + 2 for line in lines)) > self._max_line
+        return max([first, *[len(line) + 2 for line in lines]]) > self._max_line
 
 
 class DotReader(_ContentReader):
@@ -192,7 +192,7 @@ class DotReader(_ContentReader):
         self._max_size = max_size
         self._max_line = max_line
         self._line = 0
-        self.fault = None
+        self.fault: ContentFault | None = None
         self.size = 0
         # The CRLF of the DATA line counts for the first line of the content, so that ".\r\n" alone is an empty one.
         self._tail = b"\r\n"
@@ -279,5 +279,4 @@ class ChunkReader(_ContentReader):
             waits = data.endswith(b"\r") and not (self.last and not self.left)
             self._tail = b"\r" if waits else b""
             data = data[:-1] if waits else data
-        content = self._judge(data)
-        return b"" if self.fault else content
+        return self._judge(data)

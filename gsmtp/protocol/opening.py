@@ -21,7 +21,7 @@ class Opening(Engine):
 
     _auth: Authentication | None = None
     _auth_failures = 0
-    _clients = _NO_ATTRIBUTES
+    _clients: xclient.ClientAttributes | None = None
     _offer: Offer  # of the last HELO or EHLO
 
     def _connected(self, event: Connected | None, reply: Reply) -> None:
@@ -105,7 +105,8 @@ class Opening(Engine):
         self.session.forwarded = None
         # What XCLIENT said of addresses stays, as a PROXY header does: that it is believed is for the network it came
         # from. What it said in the client's name is forgotten with what the client said.
-        self._clients = replace(self._clients, helo=None, login=None, proto=None)
+        if self._clients is not None:
+            self._clients = replace(self._clients, helo=None, login=None, proto=None)
         self._auth = None
         if self.state is not states.CONNECTED:
             self.state = states.FRESH
@@ -120,7 +121,7 @@ class Opening(Engine):
         except xclient.XclientError as error:
             self._refuse(verb, error.reply)
             return
-        self._clients = known = self._clients.updated(said)
+        self._clients = known = (self._clients or _NO_ATTRIBUTES).updated(said)
         if isinstance(known.address, str):
             session.peer = (known.address, known.port if isinstance(known.port, int) else 0)
         elif known.address is not None:

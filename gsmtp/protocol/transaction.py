@@ -19,7 +19,8 @@ class Transaction(Opening):
     # Of content by BDAT, see Chunking.
     _chunks: ChunkReader | None = None
     _chunks_refused: Reply | None = None
-    _transactions = _overshoot = 0
+    _transactions: int = 0
+    _overshoot: int = 0
 
     def _mail(self, verb: str, argument: str) -> None:
         options = self._options
@@ -32,8 +33,8 @@ class Transaction(Opening):
         except AddressError as error:
             self._refuse(verb, Reply(501, "5.1.7", f"Bad sender address: {error}"))
             return
-        except ParameterError as error:
-            self._refuse(verb, error.reply)
+        except ParameterError as refusal:
+            self._refuse(verb, refusal.reply)
             return
         if not argument.isascii() and "SMTPUTF8" not in parameters:
             self._refuse(verb, replies.NEEDS_SMTPUTF8)
@@ -73,8 +74,8 @@ class Transaction(Opening):
         except AddressError as error:
             self._refuse(verb, Reply(501, "5.1.3", f"Bad recipient address: {error}"))
             return
-        except ParameterError as error:
-            self._refuse(verb, error.reply)
+        except ParameterError as refusal:
+            self._refuse(verb, refusal.reply)
             return
         if not argument.isascii() and "SMTPUTF8" not in envelope.parameters:
             self._refuse(verb, replies.NEEDS_SMTPUTF8)

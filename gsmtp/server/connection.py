@@ -21,13 +21,14 @@ from gsmtp.protocol.envelope import Session
 from gsmtp.protocol.states import State
 from gsmtp.reply import Reply
 from gsmtp.server.dialogue import Answer, Dialogue, Hook
+from gsmtp.server.endings import ConnectionLost, DeadlineExceeded, Ended
 from gsmtp.server.entrance import EARLY_TALKER, Entrance, read_proxy_header
-from gsmtp.server.hooks import Check, DeadlineExceeded
+from gsmtp.server.hooks import Check
 from gsmtp.server.patience import Patience
 from gsmtp.server.sweep import NEVER
 from gsmtp.server.terms import Terms
 from gsmtp.server.trace import address_literal
-from gsmtp.server.transport import ConnectionLost, PlainTransport, Transport
+from gsmtp.server.transport import PlainTransport, Transport
 
 logger = logging.getLogger("gsmtp.server")
 _T = TypeVar("_T")
@@ -54,14 +55,6 @@ class Phase(Enum):
 
 _BUSY, _READING, _WRITING, _HOOK = Phase.BUSY, Phase.READING, Phase.WRITING, Phase.HOOK
 _HANDSHAKE = Phase.HANDSHAKE
-
-
-class Ended(ConnectionLost):
-    """The session is to end now, with this last word."""
-
-    def __init__(self, reply: Reply, reason: str) -> None:
-        super().__init__(reason)
-        self.reply = reply
 
 
 class Connection:

@@ -15,6 +15,7 @@ from gsmtp.protocol import events, replies
 from gsmtp.protocol.envelope import Envelope, Recipient, Session
 from gsmtp.protocol.session import VERBS, ServerSession
 from gsmtp.reply import Reply
+from gsmtp.server.endings import ConnectionLost
 from gsmtp.server.hooks import Check
 from gsmtp.server.limits import TOO_MANY_FAILURES, ClientLimits
 from gsmtp.server.message import SpooledMessage
@@ -22,7 +23,6 @@ from gsmtp.server.questions import ask
 from gsmtp.server.spool import Spool
 from gsmtp.server.stream import ContentStream
 from gsmtp.server.terms import Terms
-from gsmtp.server.transport import ConnectionLost
 
 Hook = Callable[..., Any]
 Answer = Reply | str | None
@@ -143,8 +143,9 @@ class Dialogue:
             said, close = self._line.run_hook(
                 hooks.on_ehlo, self._terms.timing.hook, self.session, event.domain, event.extensions
             )
-            if not all(isinstance(each, str) and _EHLO_LINE.fullmatch(each) for each in event.extensions):
-                error = TypeError(f"on_ehlo left what are no extensions: {event.extensions!r:.200}")
+            left: list[Any] = event.extensions  # the hook may have put anything there
+            if not all(isinstance(each, str) and _EHLO_LINE.fullmatch(each) for each in left):
+                error = TypeError(f"on_ehlo left what are no extensions: {left!r:.200}")
                 said = hooks.failure("on_ehlo", self.session.id, error, self.session)
             elif isinstance(said, str):
                 said = Reply(250, "", said)

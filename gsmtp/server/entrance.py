@@ -13,10 +13,10 @@ from time import monotonic
 from gsmtp.protocol.envelope import Session
 from gsmtp.protocol.proxy import ProxyError, ProxyReader
 from gsmtp.reply import Reply
+from gsmtp.server.endings import ConnectionLost
 from gsmtp.server.limits import ClientLimits, Limits
 from gsmtp.server.names import Names
 from gsmtp.server.networks import Networks
-from gsmtp.server.transport import ConnectionLost
 
 EARLY_TALKER = Reply(554, "5.5.0", "You talk before the greeting")
 

@@ -29,7 +29,7 @@ from greenlet import GreenletExit
 
 from gsmtp.handler import Handler
 from gsmtp.reply import Disconnect, Reply, ReplyError
-from gsmtp.server.transport import ConnectionLost
+from gsmtp.server.endings import ConnectionLost, DeadlineExceeded
 
 logger = logging.getLogger("gsmtp.handler")
 
@@ -41,10 +41,6 @@ _ASKED = ("connect", "helo", "ehlo", "mail", "rcpt", "vrfy", "command")
 _NOT_PLAIN = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
 _TELLING = 4  # characters of a secret
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-class DeadlineExceeded(BaseException):
-    """Thrown into a session's greenlet by the sweep. Neither an Exception nor a gevent.Timeout: users catch those."""
 
 
 @dataclass(frozen=True, slots=True)

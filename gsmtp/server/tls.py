@@ -17,13 +17,10 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
-from gsmtp.server.transport import CHUNK, ConnectionLost, PlainTransport
+from gsmtp.server.endings import ConnectionLost, TlsFailed
+from gsmtp.server.transport import CHUNK, PlainTransport
 
 ServerCertificates = Mapping[str, tuple[str, str]]
-
-
-class TlsFailed(ConnectionLost):
-    """The handshake failed; the text is OpenSSL's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,14 +15,12 @@ from typing import Any, Protocol
 
 import gevent
 
+from gsmtp.server.endings import ConnectionLost
+
 READ, WRITE = 1, 2
 _MORE = getattr(socket, "MSG_MORE", 0)  # Linux
 # One read's worth. Larger reads take a megabyte no faster, smaller ones cost a system call each.
 CHUNK = 65536
-
-
-class ConnectionLost(ConnectionError):
-    """The peer is gone: a reset, a broken pipe, or the end of a socket that was to be written."""
 
 
 class Transport(Protocol):

@@ -1,0 +1,77 @@
+"""The compiled form (`GSMTP_COMPILE=1`, setup.py): a copy of the tree is compiled, and tests run there once more.
+
+Where machine code differs from the source it is in types: mypyc believes annotations and checks them, so a wrong one,
+or a narrowing that a call has undone, is an error there and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from live import ROOT
+
+# What the protocol says, in memory and live; some 30 s.
+AGAIN = ["tests/protocol", "tests/test_dialogues.py"]
+
+
+def lacking() -> str | None:
+    """What is missing to compile."""
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    if shutil.which(compiler) is None:
+        return f"no C compiler: {compiler}"
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    return None if header.exists() else f"no headers of this Python (Debian: python3-dev): {header}"
+
+
+def python(place: Path, *arguments: str, patience: float = 300) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "GSMTP_COMPILE": "1", "PYTHONPATH": str(place), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=place,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=patience,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A compiled copy of the tree."""
+    missing = lacking()
+    if missing is not None:
+        pytest.skip(missing)
+    place = tmp_path_factory.mktemp("compiled")
+    for room in ("gsmtp", "workers", "tests"):
+        shutil.copytree(ROOT / room, place / room, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    for name in ("setup.py", "pyproject.toml", "README.rst"):
+        shutil.copy(ROOT / name, place)
+    done = python(place, "setup.py", "-q", "build_ext", "--inplace")
+    assert done.returncode == 0, done.stdout
+    # A warning of mypyc is a thing that is slow, or that it took for another.
+    assert ": warning: " not in done.stdout, done.stdout
+    return place
+
+
+def test_what_is_compiled_is_what_runs(compiled: Path) -> None:
+    libraries = sorted((compiled / "gsmtp").rglob("*.so"))
+    modules = {".".join(file.relative_to(compiled).with_name(file.name.split(".")[0]).parts) for file in libraries}
+    assert {"gsmtp.protocol.session", "gsmtp.server.connection", "gsmtp.storage.store"} <= modules
+    code = f"import importlib\nfor name in {sorted(modules)}: print(importlib.import_module(name).__file__)"
+    assert python(compiled, "-c", code).stdout.split() == [str(file) for file in libraries]
+
+
+def test_its_protocol_and_dialogues(compiled: Path) -> None:
+    done = python(compiled, "-m", "pytest", "-q", "-p", "no:cacheprovider", *AGAIN)
+    passed = re.search(r"^(\d+) passed in ", done.stdout, re.M)
+    assert done.returncode == 0 and passed is not None and int(passed[1]) > 1000, done.stdout[-5000:]

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,16 @@ VERSION = _found[1]
 
 
 def extensions() -> list[Any]:
-    """What mypyc makes of COMPILED."""
-    from mypyc.build import mypycify
+    """What mypyc makes of COMPILED; nothing when only facts about the package are asked for.
 
+    With those pip learns that mypyc is needed, so it is not there yet.
+    """
+    if not COMPILE or {"egg_info", "dist_info"} & set(sys.argv):
+        return []
+    try:
+        from mypyc.build import mypycify
+    except ImportError:
+        raise SystemExit("GSMTP_COMPILE=1 needs mypy, which is not installed") from None
     # What the modules import need not be there to compile them.
     quiet = ["--follow-imports=silent", "--ignore-missing-imports"]
     found: list[Any] = mypycify([*quiet, *COMPILED], group_name="gsmtp", debug_level="0")
@@ -42,7 +50,7 @@ setup(
     license="BSD-2-Clause",
     python_requires=">=3.11",
     setup_requires=["mypy>=1.10"] if COMPILE else [],
-    ext_modules=extensions() if COMPILE else [],
+    ext_modules=extensions(),
     packages=find_packages(include=["gsmtp", "gsmtp.*", "workers", "workers.*"]),
     package_data={"gsmtp": ["py.typed"], "workers": ["py.typed"]},
     install_requires=["gevent>=24.2", "psutil>=5.9", "dnspython>=2.6"],

@@ -6,6 +6,7 @@ or a narrowing that a call has undone, is an error there and nowhere else.
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -69,6 +70,25 @@ def test_what_is_compiled_is_what_runs(compiled: Path) -> None:
     assert {"gsmtp.protocol.session", "gsmtp.server.connection", "gsmtp.storage.store"} <= modules
     code = f"import importlib\nfor name in {sorted(modules)}: print(importlib.import_module(name).__file__)"
     assert python(compiled, "-c", code).stdout.split() == [str(file) for file in libraries]
+
+
+@pytest.mark.parametrize(("wanted", "more"), [("0", []), ("1", ["mypy>=1.10"])])
+def test_pip_is_told_what_it_takes(wanted: str, more: list[str]) -> None:
+    """Before mypyc is there, since that is why pip asks."""
+    code = "import sys; sys.modules['mypyc'] = None; from setuptools import build_meta as backend; "
+    code += "import contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()): "
+    code += "needed = backend.get_requires_for_build_wheel()\nprint(needed)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "GSMTP_COMPILE": wanted},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    needed = [one for one in ast.literal_eval(done.stdout) if one != "wheel"]  # older setuptools want that
+    assert needed == more, done.stderr
 
 
 def test_its_protocol_and_dialogues(compiled: Path) -> None:

@@ -37,7 +37,8 @@ def extensions() -> list[Any]:
         raise SystemExit("GSMTP_COMPILE=1 needs mypy, which is not installed") from None
     # What the modules import need not be there to compile them.
     quiet = ["--follow-imports=silent", "--ignore-missing-imports"]
-    found: list[Any] = mypycify([*quiet, *COMPILED], group_name="gsmtp", debug_level="0")
+    level = os.environ.get("MYPYC_OPT_LEVEL", "3")  # the C compiler's; 0 is for who wants to have it soon
+    found: list[Any] = mypycify([*quiet, *COMPILED], group_name="gsmtp", debug_level="0", opt_level=level)
     return found
 
 

@@ -32,7 +32,7 @@ def lacking() -> str | None:
 
 
 def python(place: Path, *arguments: str, patience: float = 300) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "GSMTP_COMPILE": "1", "PYTHONPATH": str(place), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "GSMTP_COMPILE": "1", "MYPYC_OPT_LEVEL": "0", "PYTHONPATH": str(place)}
     environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
     return subprocess.run(
         [sys.executable, *arguments],

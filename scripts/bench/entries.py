@@ -11,7 +11,8 @@ from .tlsservers import GeventSsl, GsmtpTls
 
 def entries(checkouts: Sequence[Path], node_directory: Path) -> list[Entry]:
     """All entries, in the order of the table."""
-    found: list[Entry] = [SmtpSink(), FsyncLoop(), GeventSsl("implicit"), GeventSsl("starttls")]
+    found: list[Entry] = [SmtpSink(), FsyncLoop(), GeventSsl("implicit")]
+    found += [GeventSsl("implicit", files=True), GeventSsl("starttls")]
     for checkout in (None, *checkouts):
         found += [Gsmtp(checkout), GsmtpMaildir(checkout, workers=1), GsmtpMaildir(checkout, workers=2)]
         found += [GsmtpTls(checkout, "implicit"), GsmtpTls(checkout, "starttls")]

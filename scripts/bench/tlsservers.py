@@ -39,7 +39,11 @@ def certificate(directory: Path) -> tuple[str, str]:
 
 
 class GeventSsl(Server):
-    """Handshake, banner, and fixed replies to EHLO and QUIT, on gevent's StreamServer and SSLSocket."""
+    """Handshake, banner, and fixed replies to EHLO and QUIT, on gevent's StreamServer and SSLSocket.
+
+    It has one context for all connections. With `files` it is given the certificate's files in its place, as in
+    gevent's documentation, and makes a context of them for each connection.
+    """
 
     SCRIPT = f"""\
 import socket, ssl, sys
@@ -65,16 +69,23 @@ def serve(sock, address):
             break
     sock.close()
 
-implicit = {{"ssl_context": context}} if tls == "implicit" else {{}}
+implicit = {{
+    "implicit": {{"ssl_context": context}},
+    "files": {{"certfile": certfile, "keyfile": keyfile}},
+    "starttls": {{}},
+}}[tls]
 StreamServer(("127.0.0.1", int(port)), serve, backlog={BACKLOG}, **implicit).serve_forever()
 """
 
-    def __init__(self, tls: Literal["implicit", "starttls"]) -> None:
-        self.name = "gevent-ssl" if tls == "implicit" else "gevent-ssl-starttls"
+    def __init__(self, tls: Literal["implicit", "starttls"], files: bool = False) -> None:
+        self.name = "gevent-ssl-files" if files else "gevent-ssl" if tls == "implicit" else "gevent-ssl-starttls"
         self.kinds = ("tls",) if tls == "implicit" else ("starttls",)
         self.tls = tls
+        self._files = files
 
     def available(self) -> str | None:
+        if self._files and not hasattr(ssl, "wrap_socket"):
+            return "this Python has no ssl.wrap_socket, which it needs (3.12 removed it)"
         if importlib.util.find_spec("gevent") is None:
             return f"not installed in {sys.executable}: gevent"
         return None if shutil.which("openssl") else _NO_OPENSSL
@@ -85,7 +96,13 @@ StreamServer(("127.0.0.1", int(port)), serve, backlog={BACKLOG}, **implicit).ser
     def command(self, port: int, workdir: Path) -> list[str]:
         script = workdir / "gevent_ssl_server.py"
         script.write_text(self.SCRIPT)
-        return [sys.executable, str(script), str(port), *certificate(workdir.parent), self.tls]
+        return [
+            sys.executable,
+            str(script),
+            str(port),
+            *certificate(workdir.parent),
+            "files" if self._files else self.tls,
+        ]
 
 
 class GsmtpTls(Gsmtp):

@@ -249,9 +249,9 @@ class InMemory:
         if stage.implicit_tls:
             self.start_tls()
 
-    def run_hook(self, hook: Any, timeout: float, *arguments: Any) -> Any:
+    def run_hook(self, hook: Any, timeout: float, *arguments: Any, **named: Any) -> Any:
         """See gsmtp.server.dialogue.Line."""
-        return self._hooks.call(hook, "S1", *arguments)
+        return self._hooks.call(hook, "S1", *arguments, **named)
 
     def run_check(self, hook: Any, timeout: float, *arguments: Any, secret: str = "") -> Any:
         """See gsmtp.server.dialogue.Line."""

@@ -286,12 +286,12 @@ class Connection:
         finally:
             self._phase = _BUSY
 
-    def run_hook(self, hook: Hook, timeout: float, *arguments: Any) -> tuple[Answer, bool]:
+    def run_hook(self, hook: Hook, timeout: float, *arguments: Any, **named: Any) -> tuple[Answer, bool]:
         """See Line. The deadline is thrown into the hook, which may be anywhere in its own code.
 
         A hook may run within on_data, which draws on the protocol: what comes between two chunks has hooks too.
         """
-        return self._under_deadline(timeout, self._terms.hooks.call, hook, *arguments)
+        return self._under_deadline(timeout, self._terms.hooks.call, hook, *arguments, **named)
 
     def _under_deadline(self, timeout: float, call: Callable[..., _T], hook: Hook, *arguments: Any, **named: Any) -> _T:
         outer, deadline = self._phase, self.deadline

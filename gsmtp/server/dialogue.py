@@ -36,8 +36,8 @@ _SOME_REFUSED = Reply(451, "4.3.0", "Some recipients were refused, try again")
 class Line(Protocol):
     """What the connection does for its dialogue."""
 
-    def run_hook(self, hook: Hook, timeout: float, *arguments: Any) -> tuple[Answer, bool]:
-        """What the hook says, and whether to end the session (see Hooks.call)."""
+    def run_hook(self, hook: Hook, timeout: float, *arguments: Any, **named: Any) -> tuple[Answer, bool]:
+        """What the hook says, and whether to end the session; `named` is for Hooks.call."""
 
     def tell(self, hook: Hook, *arguments: Any) -> None:
         """Call a hook whose word decides nothing, under its deadline; a failure is logged."""
@@ -74,7 +74,10 @@ _NO_LINE = _NoLine()
 class Dialogue:
     """One session's. `protocol` is the state machine, `messages` counts those accepted, `limits` are its client's."""
 
-    __slots__ = ("_arrived", "_line", "_spool", "_spool_error", "_terms", "limits", "messages", "protocol", "session")
+    __slots__ = (
+        "_arrived", "_auth_refused", "_line", "_spool", "_spool_error", "_terms",
+        "limits", "messages", "protocol", "session",
+    )  # fmt: skip
 
     def __init__(self, line: Line, terms: Terms, session: Session) -> None:
         self._line = line
@@ -82,6 +85,7 @@ class Dialogue:
         self.session = session
         self.protocol = ServerSession(terms.options, terms.extensions, session, terms.new_id, terms.asks)
         self.messages = 0
+        self._auth_refused = False
         self._spool: Spool | None = None
         self._spool_error: OSError | None = None
         self._arrived = 0.0
@@ -104,16 +108,18 @@ class Dialogue:
 
     # Commands
 
-    def _decide(self, event: events.Decision, hook: Hook | None, code: tuple[int, str], *arguments: Any) -> Reply:
+    def _decide(
+        self, event: events.Decision, hook: Hook | None, code: tuple[int, str], *arguments: Any, **named: Any
+    ) -> Reply:
         """Ask the hook and answer; a text becomes a reply with `code`. Returns what was said."""
         if hook is None:  # only the limits had to be asked
             return self.protocol.answer(event)
-        said, close = self._ask(hook, code, *arguments)
+        said, close = self._ask(hook, code, *arguments, **named)
         return self.protocol.answer(event, said, close=close)
 
-    def _ask(self, hook: Hook, code: tuple[int, str], *arguments: Any) -> tuple[Reply | None, bool]:
+    def _ask(self, hook: Hook, code: tuple[int, str], *arguments: Any, **named: Any) -> tuple[Reply | None, bool]:
         """The hook's refusal, or None for yes, a text as a reply with `code`; whether the session is to end."""
-        said, close = self._line.run_hook(hook, self._terms.timing.hook, *arguments)
+        said, close = self._line.run_hook(hook, self._terms.timing.hook, *arguments, **named)
         return (Reply(*code, said) if isinstance(said, str) else said), close
 
     def _heeding_result(self, said: Reply | None, envelope: Envelope, recipient: Recipient) -> Reply | None:
@@ -182,7 +188,9 @@ class Dialogue:
 
     def _command(self, event: events.UnknownCommand) -> None:
         hook = self._terms.hooks.on_command
-        self._decide(event, hook, (250, "2.0.0"), self.session, event.verb, event.argument)
+        # What is no verb may be a password in base64, from a client that goes on with an AUTH that was refused.
+        secret = event.verb if self._auth_refused and len(event.verb) > 3 else ""
+        self._decide(event, hook, (250, "2.0.0"), self.session, event.verb, event.argument, secret=secret)
 
     def _starttls(self, event: events.StartTls) -> None:
         self.protocol.answer(event)
@@ -225,6 +233,7 @@ class Dialogue:
         self._terms.log.event("auth", session=self.session.id, user=event.user, mechanism=event.mechanism)
 
     def _auth_failed(self, event: events.AuthFailed) -> None:
+        self._auth_refused = True
         self._log_refusal("AUTH", event.reply, mechanism=event.mechanism, why=event.why)
         # Who was over the limit has not tried again: else it would hold for as long as a phone asks.
         if self.limits is not None and event.reply is not TOO_MANY_FAILURES:
@@ -238,7 +247,9 @@ class Dialogue:
         self._line.client_changed()
 
     def _refused(self, event: events.Refused) -> None:
-        # What is no verb may be a password in base64, from a client that goes on with an AUTH that was refused.
+        if event.verb == "AUTH":
+            self._auth_refused = True
+        # What is no verb may be a password, see _command.
         self._log_refusal(event.verb if event.verb in VERBS else "command", event.reply)
 
     def _log_refusal(self, what: str, reply: Reply, **fields: Any) -> None:

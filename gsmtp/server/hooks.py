@@ -148,9 +148,12 @@ class Hooks:
             pass  # no signature to be had, as with some built-ins
         return hook
 
-    def call(self, hook: Callable[..., Any], session_id: str, *arguments: Any) -> tuple[Reply | str | None, bool]:
+    def call(
+        self, hook: Callable[..., Any], session_id: str, *arguments: Any, secret: str = ""
+    ) -> tuple[Reply | str | None, bool]:
         """What the hook says: a refusal, a text or None for yes; and whether the session is to end.
 
+        `secret` is kept out of the log of a failure.
         Raises ConnectionLost when the client is gone (a hook may read from it), and lets GreenletExit pass.
         """
         try:
@@ -163,7 +166,7 @@ class Hooks:
         except (ConnectionLost, GreenletExit):
             raise
         except BaseException as error:
-            return self.failure(hook.__name__, session_id, error, *arguments), False
+            return self.failure(hook.__name__, session_id, error, *arguments, secret=secret), False
 
     def check(self, hook: Callable[..., Any], session_id: str, *arguments: Any, secret: str = "") -> Check:
         """Ask a check_ or get_ hook. A failure is a refusal for now (454 4.7.0); `secret` is kept out of its log."""

@@ -565,6 +565,37 @@ class Inbox(Handler):
 """
 
 
+GOES_ON = """
+from gsmtp import Handler
+
+class Inbox(Handler):
+    def on_command(self, session, verb, argument):
+        raise ValueError(f"what is {verb!r}")
+
+    def check_password(self, session, user, password):
+        return False
+
+    def on_message(self, envelope, message):
+        return None
+"""
+
+
+def test_what_follows_a_refused_auth_is_in_no_log(serve: Serve) -> None:
+    """A client that does not wait for the answers of LOGIN sends the password as if it were a command."""
+    live = serve("-s", "auth_without_tls=true", "-s", "auth_failure_delay=0.0", code=GOES_ON)
+    failed = r"451 4\.3\.0 Internal error, try again later \[\w+\]"
+    with live.connect() as talk:
+        assert re.fullmatch(failed, talk.ask("XBEFORE"))
+        for name in ("NONE", f"PLAIN {plain('bob', 'wrong')}"):
+            assert talk.ask(f"AUTH {name}").startswith("5")
+            assert re.fullmatch(failed, talk.ask(encoded(PASSWORD)))
+        talk.ask("QUIT")
+    live.wait_for_log("reason.*quit")
+    assert live.log.count("hook failed") == 3 and "what is 'XBEFORE'" in live.log
+    assert live.log.count("what is '[secret]'") == 2
+    assert encoded(PASSWORD).upper() not in live.log.upper()
+
+
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_reports_that_fail_tell_no_password_either(serve: Serve, log_format: str) -> None:
     """What on_error raises has the first exception behind it, and what get_password fetched is nowhere known."""

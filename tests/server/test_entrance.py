@@ -15,7 +15,7 @@ import pytest
 from certificates import Certificates
 from live import Live, dial, run, wait_for
 
-from gsmtp.protocol.proxy import ProxyCommand, ProxyFamily, ProxyHeader
+from gsmtp.protocol.proxy import ProxyCommand, ProxyFamily, ProxyHeader, encode
 
 HANDLER = """
 from gsmtp import Handler
@@ -62,7 +62,7 @@ def open_to(server: Live) -> socket.socket:
 @pytest.mark.parametrize("sliced", [False, True])
 def test_proxy_header_gives_the_peer(server: Callable[..., Live], version: int, sliced: bool) -> None:
     live = server("-s", 'proxy_protocol=["127.0.0.1"]')
-    header = ProxyHeader(version, HEADER.command, HEADER.family, HEADER.source, HEADER.destination).encode()
+    header = encode(ProxyHeader(version, HEADER.command, HEADER.family, HEADER.source, HEADER.destination))
     with open_to(live) as sock, sock.makefile("rb", 0) as file:
         for piece in [header[at : at + 1] for at in range(len(header))] if sliced else [header]:
             sock.sendall(piece)
@@ -74,7 +74,7 @@ def test_proxy_header_gives_the_peer(server: Callable[..., Live], version: int, 
 def test_proxy_local_keeps_the_real_peer(server: Callable[..., Live]) -> None:
     live = server("-s", 'proxy_protocol=["127.0.0.1"]')
     with open_to(live) as sock, sock.makefile("rb", 0) as file:
-        sock.sendall(ProxyHeader(2, ProxyCommand.LOCAL).encode())
+        sock.sendall(encode(ProxyHeader(2, ProxyCommand.LOCAL)))
         assert file.readline().startswith(b"220 ")
         assert "peer=('127.0.0.1'," in deliver(file, sock)
 
@@ -97,7 +97,7 @@ def test_others_are_not_believed(server: Callable[..., Live]) -> None:
     live = server("-s", 'proxy_protocol=["192.0.2.0/24"]')
     with open_to(live) as sock, sock.makefile("rb", 0) as file:
         assert file.readline().startswith(b"220 ")
-        sock.sendall(HEADER.encode())
+        sock.sendall(encode(HEADER))
         assert file.readline().startswith(b"500 ")
 
 
@@ -124,7 +124,7 @@ def test_proxy_facts_are_kept_after_starttls(server: Callable[..., Live], tmp_pa
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     with open_to(live) as sock:
-        sock.sendall(HEADER.encode())
+        sock.sendall(encode(HEADER))
         with sock.makefile("rb", 0) as file:
             assert file.readline().startswith(b"220 ")
             sock.sendall(b"STARTTLS\r\n")
@@ -189,7 +189,7 @@ def test_under_tls_the_client_talks_first(server: Callable[..., Live], certifica
     with pytest.raises(ssl.SSLWantReadError):
         client.do_handshake()
     with dial(live.addresses["smtps://127.0.0.1:0"]) as sock:
-        sock.sendall(HEADER.encode() + outgoing.read())
+        sock.sendall(encode(HEADER) + outgoing.read())
         assert sock.recv(1) == b"\x16"
 
 

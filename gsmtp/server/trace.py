@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from email.utils import formatdate
+from functools import lru_cache
 
 from gsmtp.protocol.envelope import Address, Envelope
 
@@ -44,5 +45,11 @@ def received(envelope: Envelope, hostname: str, now: float | None = None) -> byt
     if len(envelope.recipients) == 1:
         lines.append(f"\tfor <{envelope.recipients[0].address}>")
     lines[-1] += ";"
-    lines.append(f"\t{formatdate(time.time() if now is None else now)}")
-    return "".join(f"{line}\r\n" for line in lines).encode()
+    lines.append(f"\t{_date(int(time.time() if now is None else now))}\r\n")
+    return "\r\n".join(lines).encode()
+
+
+@lru_cache(1)
+def _date(second: int) -> str:
+    """RFC 5322 3.3; many messages come in one second."""
+    return formatdate(second)

@@ -225,6 +225,32 @@ def test_what_waits_is_one_batch(box: Path, done: Done) -> None:
     assert done.count(("sync", f"{box}/new")) == 1
 
 
+@pytest.mark.parametrize(("files", "started"), [(3, 3), (1, 0)])
+def test_writeback_starts_when_all_is_written(
+    box: Path, monkeypatch: pytest.MonkeyPatch, files: int, started: int
+) -> None:
+    seen: list[list[int]] = []
+    advise = os.posix_fadvise
+
+    def noting(*arguments: int) -> None:
+        seen.append([path.stat().st_size for path in (box / "tmp").iterdir()])
+        advise(*arguments)
+
+    monkeypatch.setattr(os, "posix_fadvise", noting)
+    serve([(number, [file(box, str(number))]) for number in range(files)], 20)
+    assert len(seen) == started
+    assert all(sizes == sizes[:1] * files and sizes[0] > 0 for sizes in seen)
+
+
+def send_copy(ours: socket.socket, box: Path, number: int, content: bytes) -> None:
+    """A request for one file, whose content is that of a descriptor."""
+    temporary, final, prefix, _ = file(box, str(number))
+    copied = source(content)
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [copied]))]
+    ours.sendmsg([writer.frame([(number, [(temporary, final, prefix, (0, len(content)))])])], rights)
+    os.close(copied)
+
+
 def test_more_than_one_read_is_one_batch(box: Path, done: Done) -> None:
     """Octets beyond what a read takes, and descriptors, at each of which the kernel ends a read."""
     ours, its = socket.socketpair()
@@ -234,11 +260,7 @@ def test_more_than_one_read_is_one_batch(box: Path, done: Done) -> None:
             if number % 2:
                 ours.sendall(writer.frame([(number, [file(box, str(number), b"x" * 90_000)])]))
             else:
-                temporary, final, prefix, _ = file(box, str(number))
-                copied = source(b"number %d" % number)
-                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [copied]))]
-                ours.sendmsg([writer.frame([(number, [(temporary, final, prefix, (0, 8))])])], rights)
-                os.close(copied)
+                send_copy(ours, box, number, b"number %d" % number)
         ours.shutdown(socket.SHUT_WR)
         writer.serve(its, True, 64)
     assert done.count(("sync", f"{box}/new")) == 1
@@ -250,11 +272,7 @@ def test_a_batch_has_a_bound_of_octets(box: Path, done: Done) -> None:
     ours, its = socket.socketpair()
     with ours, its:
         for number in range(3):
-            temporary, final, prefix, _ = file(box, str(number))
-            copied = source(b"y" * 5_000_000)
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [copied]))]
-            ours.sendmsg([writer.frame([(number, [(temporary, final, prefix, (0, 5_000_000))])])], rights)
-            os.close(copied)
+            send_copy(ours, box, number, b"y" * 5_000_000)
         ours.shutdown(socket.SHUT_WR)
         writer.serve(its, True, 64)
     assert done.count(("sync", f"{box}/new")) == 3

@@ -28,7 +28,7 @@ _UNCHANGED = (states.FRESH, states.INSECURE, states.ANONYMOUS)
 class Chunking(Transaction):
     """One chunk after another, up to the last."""
 
-    _after_chunk: State | None = None
+    _after_chunk: State  # of the chunk under way
 
     def _drop_envelope(self) -> None:
         self._chunks = self._chunks_refused = None
@@ -114,7 +114,6 @@ class Chunking(Transaction):
             self._queue.append(Content(envelope, content, False))
         if chunks.left:
             return bool(self._queue)
-        assert self._after_chunk is not None
         self.state = self._after_chunk
         if chunks.last:
             self._chunks = self._chunks_refused = None

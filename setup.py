@@ -13,10 +13,11 @@ HERE = Path(__file__).parent
 # or message, and is neither subclassed nor written to by handlers. It needs a C compiler and Python's headers.
 COMPILE = os.environ.get("GSMTP_COMPILE", "0") == "1"
 COMPILED = [
-    *(f"gsmtp/protocol/{name}.py" for name in ("address", "chunking", "engine", "events", "framing", "opening")),
-    *(f"gsmtp/protocol/{name}.py" for name in ("session", "transaction")),
-    *(f"gsmtp/server/{name}.py" for name in ("connection", "dialogue", "message", "patience", "spool")),
-    *(f"gsmtp/server/{name}.py" for name in ("trace", "transport")),
+    *(f"gsmtp/protocol/{name}.py" for name in ("address", "framing")),
+    *(f"gsmtp/protocol/server/{name}.py" for name in ("chunking", "engine", "events", "opening", "session")),
+    "gsmtp/protocol/server/transaction.py",
+    "gsmtp/net/transport.py",
+    *(f"gsmtp/server/{name}.py" for name in ("connection", "dispatcher", "message", "received", "spool", "timeouts")),
     "gsmtp/storage/store.py",
 ]
 _found = re.search(r'^__version__ = "([^"]+)"', (HERE / "gsmtp" / "__init__.py").read_text(), re.M)
@@ -52,8 +53,10 @@ setup(
     python_requires=">=3.11",
     setup_requires=["mypy>=1.10"] if COMPILE else [],
     ext_modules=extensions(),
-    packages=find_packages(include=["gsmtp", "gsmtp.*", "workers", "workers.*"]),
-    package_data={"gsmtp": ["py.typed"], "workers": ["py.typed"]},
+    # The folder is `workers`, as it says what is in it; the import name must not be, for users have such packages.
+    packages=[*find_packages(include=["gsmtp", "gsmtp.*"]), *find_packages("workers")],
+    package_dir={"gsmtp_workers": "workers/gsmtp_workers"},
+    package_data={"gsmtp": ["py.typed"], "gsmtp_workers": ["py.typed"]},
     install_requires=["gevent>=24.2", "psutil>=5.9", "dnspython>=2.6"],
     extras_require={
         "mime": ["pybase64>=1.3"],

@@ -14,13 +14,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from gsmtp_workers import master
+from gsmtp_workers.child import resolve_identity
+from gsmtp_workers.plan import BindError, Listener, Plan, PlanError, one_line
+from gsmtp_workers.sharedtable import table_size
+
 import gsmtp
 from gsmtp import logs, settings, values
 from gsmtp.settings import Settings, SettingsError
-from workers import master
-from workers.child import resolve_identity
-from workers.plan import BindError, Listener, Plan, PlanError, one_line
-from workers.sharedtable import table_size
 
 _FACTORY = "gsmtp.server.service:create"
 _COUNTERS = ("transactions", "committing", "messages", "octets", "refused")

@@ -20,7 +20,7 @@ from typing import Any, Literal, get_type_hints
 
 from gsmtp import values
 from gsmtp.protocol.framing import BareNewlines
-from gsmtp.protocol.options import Options
+from gsmtp.protocol.server.options import Options
 from gsmtp.values import SettingsError
 from gsmtp.values import setting as _setting
 

@@ -40,15 +40,15 @@ from typing import Any
 import dialogues.scripted as scripted
 
 from gsmtp import settings
-from gsmtp.protocol import events
+from gsmtp.net.errors import ConnectionLost
 from gsmtp.protocol.envelope import Envelope, Session
 from gsmtp.protocol.extensions import ExtensionSet
-from gsmtp.protocol.options import Options
-from gsmtp.server.dialogue import Dialogue
-from gsmtp.server.endings import ConnectionLost
+from gsmtp.protocol.server import events
+from gsmtp.protocol.server.options import Options
+from gsmtp.server.dispatcher import Dispatcher
 from gsmtp.server.hooks import Hooks
+from gsmtp.server.listener import Counters, ListenerContext, Timeouts
 from gsmtp.server.service import claimed_extensions
-from gsmtp.server.terms import Tally, Terms, Timing
 
 DIRECTORY = Path(__file__).parent / "dialogues"
 HOSTNAME = "mx.example.org"
@@ -211,16 +211,16 @@ class Stage:
         )
         self.implicit_tls = script.options.get("bind", "").startswith("smtps:")
         self.trusted = "xclient" in script.options
-        self.terms = Terms(
+        self.terms = ListenerContext(
             listener="smtp://127.0.0.1:0",
             options=options,
             asks=hooks.asks,
             entrance=None,
             extensions=ExtensionSet(options, claimed=claimed_extensions(hooks)),
-            timing=Timing(),
+            timing=Timeouts(),
             hooks=hooks,
             log=self.log,  # type: ignore[arg-type]
-            tally=Tally(),
+            tally=Counters(),
             new_id=new_id,
             spool_directory=None,
             spool_memory=1000,
@@ -240,7 +240,7 @@ class InMemory:
         self.messages = stage.messages = []
         session = Session("S1", ("192.0.2.1", 49152), ("192.0.2.2", 25), "smtp")
         session.trusted = stage.trusted
-        self.dialogue = Dialogue(self, stage.terms, session)
+        self.dialogue = Dispatcher(self, stage.terms, session)
         self._hooks = stage.hooks
         self._pieces: Iterator[bytes] = iter(())
         self._secured: list[bytes] = []
@@ -250,15 +250,15 @@ class InMemory:
             self.start_tls()
 
     def run_hook(self, hook: Any, timeout: float, *arguments: Any, **named: Any) -> Any:
-        """See gsmtp.server.dialogue.Line."""
+        """See gsmtp.server.dispatcher.Line."""
         return self._hooks.call(hook, "S1", *arguments, **named)
 
     def run_check(self, hook: Any, timeout: float, *arguments: Any, secret: str = "") -> Any:
-        """See gsmtp.server.dialogue.Line."""
+        """See gsmtp.server.dispatcher.Line."""
         return self._hooks.check(hook, "S1", *arguments, secret=secret)
 
     def tell(self, hook: Any, *arguments: Any) -> None:
-        """See gsmtp.server.dialogue.Line."""
+        """See gsmtp.server.dispatcher.Line."""
         self._hooks.tell(hook, "S1", *arguments)
 
     def flush(self) -> None:
@@ -280,7 +280,7 @@ class InMemory:
         """Everybody may come in."""
 
     def fill(self) -> None:
-        """See gsmtp.server.dialogue.Line."""
+        """See gsmtp.server.dispatcher.Line."""
         piece = next(self._pieces, None)
         if piece is None:
             raise ConnectionLost("nothing more")

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import psutil
 
 ROOT = Path(__file__).parent.parent
+PYTHONPATH = os.pathsep.join([str(ROOT), str(ROOT / "workers")])
 PATIENCE = 20.0
 _LISTENING = re.compile(r'listening on ([^"\s]+) \(([^)]+)\)')
 _READY = re.compile(r"worker (\d+) \(pid (\d+)\) ready")
@@ -49,7 +50,7 @@ def command(*arguments: str) -> list[str]:
 
 def environment() -> dict[str, str]:
     """Of a user who has this checkout on his path."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**os.environ, "PYTHONPATH": PYTHONPATH, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def run(*arguments: str, directory: Path, patience: float = PATIENCE, **more: Any) -> subprocess.CompletedProcess[str]:

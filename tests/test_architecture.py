@@ -36,6 +36,7 @@ NO_IO = {
 
 def name_of(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts[1:] if parts[0] == "workers" else parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
@@ -91,16 +92,17 @@ def strays(package: str, *allowed: str) -> Iterator[str]:
     for module, imports in IMPORTS.items():
         if within(module, package):
             for name in sorted(imports.names):
-                if within(name, "gsmtp", "workers") and not within(name, *allowed):
+                if within(name, "gsmtp", "gsmtp_workers") and not within(name, *allowed):
                     yield f"{module} imports {name}"
 
 
 @pytest.mark.parametrize(
     ("package", "allowed"),
     [
-        ("workers", ["workers"]),
+        ("gsmtp_workers", ["gsmtp_workers"]),
         ("gsmtp.reply", []),
         ("gsmtp.protocol", ["gsmtp.protocol", "gsmtp.reply"]),
+        ("gsmtp.net", ["gsmtp.net", "gsmtp.reply"]),
         ("gsmtp.handler", ["gsmtp.protocol", "gsmtp.reply"]),
         ("gsmtp.mime", ["gsmtp.mime"]),
         ("gsmtp.values", []),
@@ -119,8 +121,8 @@ def test_only(package: str, allowed: list[str]) -> None:
 @pytest.mark.parametrize(
     ("package", "forbidden"),
     [
-        ("gsmtp.handlers", ["gsmtp.server", "gsmtp.cli", "workers"]),
-        ("gsmtp.client", ["gsmtp.server", "gsmtp.cli", "gsmtp.handlers", "workers"]),
+        ("gsmtp.handlers", ["gsmtp.server", "gsmtp.cli", "gsmtp_workers"]),
+        ("gsmtp.client", ["gsmtp.server", "gsmtp.cli", "gsmtp.handlers", "gsmtp_workers"]),
         ("gsmtp.server", ["gsmtp.cli", "gsmtp.handlers", "gsmtp.client"]),
         ("gsmtp.cli", ["gsmtp.server", "gsmtp.handlers", "gsmtp.client"]),
     ],
@@ -159,9 +161,15 @@ def test_protocol_and_reply_do_no_io() -> None:
 
 
 def test_the_rooms_exist() -> None:
-    for module in ("gsmtp.reply", "gsmtp.protocol.session", "gsmtp.handler", "gsmtp.server.connection", "gsmtp.cli"):
+    for module in (
+        "gsmtp.reply",
+        "gsmtp.protocol.server.session",
+        "gsmtp.handler",
+        "gsmtp.server.connection",
+        "gsmtp.cli",
+    ):
         assert module in MODULES
-    assert "workers.master" in IMPORTS["gsmtp.cli"].names or "workers" in IMPORTS["gsmtp.cli"].names
+    assert "gsmtp_workers.master" in IMPORTS["gsmtp.cli"].names
 
 
 def test_no_circles() -> None:
@@ -184,11 +192,11 @@ def loaded_by(statement: str) -> set[str]:
 def test_the_master_stays_light() -> None:
     """The master process loads no event loop, no TLS, and no handler."""
     loaded = loaded_by("import gsmtp.cli")
-    assert "workers.master" in loaded
+    assert "gsmtp_workers.master" in loaded
     assert loaded & {"gevent", "greenlet", "ssl", "_ssl", "asyncio", "smtplib", "email"} == set()
     assert not any(within(name, "gsmtp.server", "gsmtp.handlers") for name in loaded)
 
 
 def test_the_protocol_can_be_loaded_alone() -> None:
-    loaded = loaded_by("import gsmtp.protocol.session")
+    loaded = loaded_by("import gsmtp.protocol.server.session")
     assert loaded & {"gevent", "socket", "_socket", "ssl", "select", "selectors", "asyncio", "email"} == set()

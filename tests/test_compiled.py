@@ -32,7 +32,7 @@ def lacking() -> str | None:
 
 
 def python(place: Path, *arguments: str, patience: float = 300) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "GSMTP_COMPILE": "1", "MYPYC_OPT_LEVEL": "0", "PYTHONPATH": str(place)}
+    environment = {**os.environ, "GSMTP_COMPILE": "1", "MYPYC_OPT_LEVEL": "0", "PYTHONPATH": f"{place}:{place}/workers"}
     environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
     return subprocess.run(
         [sys.executable, *arguments],
@@ -67,7 +67,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_compiled_is_what_runs(compiled: Path) -> None:
     libraries = sorted((compiled / "gsmtp").rglob("*.so"))
     modules = {".".join(file.relative_to(compiled).with_name(file.name.split(".")[0]).parts) for file in libraries}
-    assert {"gsmtp.protocol.session", "gsmtp.server.connection", "gsmtp.storage.store"} <= modules
+    assert {"gsmtp.protocol.server.session", "gsmtp.server.connection", "gsmtp.storage.store"} <= modules
     code = f"import importlib\nfor name in {sorted(modules)}: print(importlib.import_module(name).__file__)"
     assert python(compiled, "-c", code).stdout.split() == [str(file) for file in libraries]
 

@@ -23,7 +23,7 @@ import pytest
 from dialogue import InMemory, Script, Stage, scripts
 
 from gsmtp.protocol.proxy import ProxyCommand, ProxyError, ProxyFamily, ProxyHeader, ProxyReader, ProxyTls, encode
-from gsmtp.protocol.states import State
+from gsmtp.protocol.server.states import State
 
 _ANSWERS = re.compile(rb"(?:(?:([2-5][0-5][0-9])-[\t\x20-\x7e]*\r\n(?=\1))*[2-5][0-5][0-9] [\t\x20-\x7e]*\r\n)*")
 _CHUNK = re.compile(rb"bdat +([0-9]+)", re.I)

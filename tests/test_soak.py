@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from live import PYTHONPATH
 from short import in_order, soaked
 
 from gsmtp.soak import mailbag
@@ -18,15 +19,13 @@ from gsmtp.soak.stage import Setup, Stage
 from gsmtp.soak.traffic import CONVERSATIONS, MIX
 from gsmtp.soak.verdict import TOLERANCES, Outcome, judge
 
-ROOT = Path(__file__).parent.parent
-
 
 def run_soak(directory: Path, *arguments: str, patience: float = 120) -> subprocess.CompletedProcess[str]:
     """gsmtp-soak, leaving what it leaves in `directory`."""
     return subprocess.run(
         [sys.executable, "-m", "gsmtp.soak.cli", "--json", "soak.json", *arguments],
         cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": PYTHONPATH},
         capture_output=True,
         text=True,
         timeout=patience,

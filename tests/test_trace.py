@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gsmtp.protocol.address import Mailbox
 from gsmtp.protocol.envelope import Envelope, Recipient, Session
-from gsmtp.server.trace import received
+from gsmtp.server.received import received
 
 
 def make(helo: str, recipients: int = 1, utf8: bool = False, peer: object = ("192.0.2.1", 4000)) -> Envelope:

@@ -2,7 +2,7 @@
 again.
 
 The parser reads what senders write: names without quotes, commas inside encoded words, routes, missing
-brackets. Names are decoded after the parsing, so no encoded word can forge a comma or a bracket. What cannot
+brackets. ReverseDns are decoded after the parsing, so no encoded word can forge a comma or a bracket. What cannot
 be an address is still returned as the text it is, and noted. It does not look at whether a domain exists.
 """
 

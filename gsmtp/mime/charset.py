@@ -36,7 +36,7 @@ def _squeeze(name: str) -> str:
     return _NOT_ALPHANUMERIC.sub("", name.lower())
 
 
-# Names as they come, without punctuation: "ISO_8859-1" and "iso8859 1" are the same.
+# ReverseDns as they come, without punctuation: "ISO_8859-1" and "iso8859 1" are the same.
 _CODECS: dict[str, str] = {_squeeze(alias): codec for alias, codec in aliases.items() if codec in CHARSETS}
 _CODECS.update({_squeeze(codec): codec for codec in CHARSETS})
 _CODECS.update(

@@ -41,7 +41,7 @@ class SetField(NamedTuple):
 Value = str | Parameters | tuple[Address | Group, ...]
 Settable = str | datetime | Parameters | Address | Group | Sequence[Address | Group | str]
 
-# RFC 5322 2.2: ftext = %d33-57 / %d59-126. Names longer than 76 leave no room for a value.
+# RFC 5322 2.2: ftext = %d33-57 / %d59-126. ReverseDns longer than 76 leave no room for a value.
 _NAME = re.compile(r"[!-9;-~]{1,76}")
 _ADDRESS_NAMES = """
 from sender reply-to to cc bcc resent-from resent-sender resent-to resent-cc resent-bcc resent-reply-to

@@ -1,4 +1,4 @@
-"""Names that must be unique: Message-ID (RFC 5322 3.6.4) and boundaries (RFC 2046 5.1.1)."""
+"""ReverseDns that must be unique: Message-ID (RFC 5322 3.6.4) and boundaries (RFC 2046 5.1.1)."""
 
 from __future__ import annotations
 

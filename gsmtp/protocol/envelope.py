@@ -17,7 +17,7 @@ Address = tuple[Any, ...] | str | None
 
 
 class TlsFacts(Protocol):
-    """What the protocol needs to know of `session.tls`; gsmtp.server.tls.Tls has more."""
+    """What the protocol needs to know of `session.tls`; gsmtp.net.tls.Tls has more."""
 
     @property
     def peer(self) -> Mapping[str, Any]:

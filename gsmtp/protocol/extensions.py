@@ -28,9 +28,9 @@ from typing import Any
 
 from gsmtp.protocol import parameters, sasl
 from gsmtp.protocol.envelope import Session
-from gsmtp.protocol.options import Options
 from gsmtp.protocol.parameters import ParameterError as ParameterError
 from gsmtp.protocol.parameters import Parser
+from gsmtp.protocol.server.options import Options
 from gsmtp.protocol.xclient import XCLIENT_ATTRIBUTES, XFORWARD_ATTRIBUTES
 from gsmtp.reply import Reply
 

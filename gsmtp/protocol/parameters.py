@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from gsmtp.protocol.options import Options
+from gsmtp.protocol.server.options import Options
 from gsmtp.reply import Reply
 
 Parser = Callable[[str | None, Options], Any]

@@ -1,8 +1,8 @@
 """One connection from banner to close: when to read, when to write, and what cuts a wait short.
 
 It runs in a greenlet of its own, which alone touches the transport. What comes from outside is thrown into that
-greenlet from the event loop, and only while it waits: `DeadlineExceeded` by the sweep, `Ended` by a drain or a quick
-stop. Neither can come between a stored message and its reply, because nothing waits there.
+greenlet from the event loop, and only while it waits: `DeadlineExceeded` by the timer, `SessionEnded` by a drain or
+a quick stop. Neither can come between a stored message and its reply, because nothing waits there.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Any, TypeVar
 import gevent
 from greenlet import GreenletExit
 
-from gsmtp.protocol import events
+from gsmtp.net.errors import ConnectionLost, DeadlineExceeded, SessionEnded
+from gsmtp.net.timer import NEVER
+from gsmtp.net.transport import PlainTransport, Transport
 from gsmtp.protocol.envelope import Session
-from gsmtp.protocol.states import State
+from gsmtp.protocol.server import events
+from gsmtp.protocol.server.states import State
 from gsmtp.reply import Reply
-from gsmtp.server.dialogue import Answer, Dialogue, Hook
-from gsmtp.server.endings import ConnectionLost, DeadlineExceeded, Ended
-from gsmtp.server.entrance import EARLY_TALKER, Entrance, read_proxy_header
+from gsmtp.server.admission import EARLY_TALKER, Admission, read_proxy_header
+from gsmtp.server.dispatcher import Answer, Dispatcher, Hook
 from gsmtp.server.hooks import Check
-from gsmtp.server.patience import Patience
-from gsmtp.server.sweep import NEVER
-from gsmtp.server.terms import Terms
-from gsmtp.server.trace import address_literal
-from gsmtp.server.transport import PlainTransport, Transport
+from gsmtp.server.listener import ListenerContext
+from gsmtp.server.received import address_literal
+from gsmtp.server.timeouts import Deadlines
 
 logger = logging.getLogger("gsmtp.server")
 _T = TypeVar("_T")
@@ -75,10 +75,10 @@ class Connection:
         "deadline",
     )
 
-    def __init__(self, terms: Terms, transport: Transport, session: Session) -> None:
+    def __init__(self, terms: ListenerContext, transport: Transport, session: Session) -> None:
         self._terms = terms
         self._transport = transport
-        self._dialogue = Dialogue(self, terms, session)
+        self._dialogue = Dispatcher(self, terms, session)
         self._protocol = self._dialogue.protocol
         self._greenlet = gevent.getcurrent()
         self._phase = _BUSY
@@ -86,7 +86,7 @@ class Connection:
         self._early = b""  # octets that came before the banner, behind a PROXY header
         self._abandoned = False
         self._lost: ConnectionLost | None = None
-        self._patience = Patience(terms.timing)
+        self._patience = Deadlines(terms.timing)
         self.deadline = NEVER
 
     @property
@@ -119,7 +119,7 @@ class Connection:
     def _converse(self) -> str:
         try:
             reason = self._loop()
-        except Ended as end:
+        except SessionEnded as end:
             self._last_word(end.reply)
             reason = str(end)
         except ConnectionLost as lost:
@@ -148,7 +148,7 @@ class Connection:
         unheard = self._terms.implicit_tls and self._dialogue.session.tls is None
         self._protocol.shut_down(None if unheard else reply)
 
-    def _enter(self, entrance: Entrance) -> None:
+    def _enter(self, entrance: Admission) -> None:
         session = self._dialogue.session
         if session.peer in entrance.proxies:
             self._read_proxy_header(entrance.proxy_timeout)
@@ -157,15 +157,15 @@ class Connection:
         # Under TLS from the start the client talks first.
         test = entrance.greet_delay > 0 and not self._terms.implicit_tls
         if test and (self._early or self._read_for(entrance.greet_delay)):
-            raise Ended(EARLY_TALKER, "early talker")
+            raise SessionEnded(EARLY_TALKER, "early talker")
 
-    def _admit(self, entrance: Entrance) -> None:
+    def _admit(self, entrance: Admission) -> None:
         dialogue = self._dialogue
         if dialogue.limits is not None:
             dialogue.limits.close()
         dialogue.limits, refusal = entrance.admit(dialogue.session)
         if refusal is not None:
-            raise Ended(refusal, "limited")
+            raise SessionEnded(refusal, "limited")
 
     def client_changed(self) -> None:
         """See Line."""
@@ -194,7 +194,7 @@ class Connection:
             self._phase = _BUSY
 
     def start_tls(self) -> None:
-        """See Line. Raises Ended when on_tls refuses, TlsFailed."""
+        """See Line. Raises SessionEnded when on_tls refuses, TlsFailed."""
         self.flush()
         assert self._terms.tls is not None and isinstance(self._transport, PlainTransport)
         early, self._early = self._early, b""
@@ -214,7 +214,7 @@ class Connection:
         self._protocol.tls_started(tls)
         refusal = self._dialogue.tls_started()
         if refusal is not None:
-            raise Ended(refusal, "refused by on_tls")
+            raise SessionEnded(refusal, "refused by on_tls")
 
     def _loop(self) -> str:
         if self._terms.entrance is not None:
@@ -228,7 +228,7 @@ class Connection:
         next_event, patience = protocol.next_event, self._patience
         while True:
             if patience.draining and protocol.envelope is None and protocol.state is not State.AUTH:
-                raise Ended(_SHUTTING_DOWN, "drain")
+                raise SessionEnded(_SHUTTING_DOWN, "drain")
             event = next_event()
             if event is events.NEED_DATA:
                 self.fill()
@@ -240,7 +240,7 @@ class Connection:
     # Waiting: for the client, for a hook
 
     def fill(self) -> None:
-        """Send what is to be sent, and give the protocol more octets. Raises ConnectionLost, Ended."""
+        """Send what is to be sent, and give the protocol more octets. Raises ConnectionLost, SessionEnded."""
         if self._lost is not None:
             raise self._lost
         outer = self._phase
@@ -256,7 +256,7 @@ class Connection:
                 data = self._transport.read()
             except DeadlineExceeded:
                 late = _SHUTTING_DOWN if self._patience.draining else _TIMED_OUT
-                raise Ended(late, "timeout" if late is _TIMED_OUT else "drain") from None
+                raise SessionEnded(late, "timeout" if late is _TIMED_OUT else "drain") from None
             finally:
                 self._phase = _BUSY
             if not data:
@@ -271,7 +271,7 @@ class Connection:
             self._phase = _HOOK
 
     def flush(self) -> None:
-        """Send what is to be sent. Raises ConnectionLost, Ended."""
+        """Send what is to be sent. Raises ConnectionLost, SessionEnded."""
         said = self._protocol.data_to_send()
         if said and not self._transport.write_some(said):
             self._finish_writing()
@@ -373,7 +373,7 @@ class Connection:
         elif self._phase is _READING:
             state = self._protocol.state
             if state is not State.AUTH and self._protocol.envelope is None:
-                self._greenlet.throw(Ended(_SHUTTING_DOWN, "drain"))
+                self._greenlet.throw(SessionEnded(_SHUTTING_DOWN, "drain"))
             else:
                 self.deadline = patience.drained(self.deadline, state)
 
@@ -383,7 +383,7 @@ class Connection:
         if self._phase is _HANDSHAKE:
             self._greenlet.throw(ConnectionLost("stop"))  # no word can be said in the midst of a handshake
         elif self._phase in (_READING, _WRITING, Phase.PAUSE):
-            self._greenlet.throw(Ended(_SHUTTING_DOWN, "stop"))
+            self._greenlet.throw(SessionEnded(_SHUTTING_DOWN, "stop"))
 
     def _abandon(self) -> None:
         """Let the client go although the hook will not end; its greenlet finds the transport closed."""

@@ -28,8 +28,8 @@ from urllib.parse import quote, quote_plus
 from greenlet import GreenletExit
 
 from gsmtp.handler import Handler
+from gsmtp.net.errors import ConnectionLost, DeadlineExceeded
 from gsmtp.reply import Disconnect, Reply, ReplyError
-from gsmtp.server.endings import ConnectionLost, DeadlineExceeded
 
 logger = logging.getLogger("gsmtp.handler")
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Protocol
 
+from gsmtp.net.networks import Networks, parse
 from gsmtp.protocol.envelope import Address
 from gsmtp.reply import Reply
-from gsmtp.server.networks import Networks, parse
 
 TOO_MANY_SESSIONS = Reply(421, "4.7.0", "Too many connections from your address at a time")
 TOO_MANY_CONNECTIONS = Reply(421, "4.7.0", "Too many connections from your address, try again later")

@@ -13,8 +13,8 @@ from typing import IO, cast
 
 from gsmtp import mime
 from gsmtp.protocol.envelope import Envelope
+from gsmtp.server.received import received
 from gsmtp.server.spool import Spool, file_threads
-from gsmtp.server.trace import received
 from gsmtp.storage import copy_file, sync_directory, write_all
 
 # RFC 5322 2.2: field names are printable US-ASCII without the colon.

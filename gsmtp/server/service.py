@@ -15,28 +15,28 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import gevent
+from gsmtp_workers.plan import BootError
+from gsmtp_workers.sharedtable import table_of
+from gsmtp_workers.worker import Worker
 
 from gsmtp import settings as settings_module
+from gsmtp.net.networks import Networks
+from gsmtp.net.timer import DeadlineTimer
+from gsmtp.net.tls import TlsContext, TlsSettings
+from gsmtp.net.transport import PlainTransport
 from gsmtp.protocol.envelope import Address, Session
 from gsmtp.protocol.extensions import Extension, ExtensionSet
-from gsmtp.protocol.options import Options
 from gsmtp.protocol.parameters import ParameterError, Parser
+from gsmtp.protocol.server.options import Options
+from gsmtp.server.admission import Admission
 from gsmtp.server.connection import Connection
-from gsmtp.server.entrance import Entrance
 from gsmtp.server.eventlog import EventLog
 from gsmtp.server.hooks import Hooks
 from gsmtp.server.limits import Limits, Rates
-from gsmtp.server.loading import load_hooks, start
-from gsmtp.server.names import Names
-from gsmtp.server.networks import Networks
-from gsmtp.server.sweep import Sweep
-from gsmtp.server.terms import Tally, Terms, Timing
-from gsmtp.server.tls import TlsContext, TlsSettings
-from gsmtp.server.transport import PlainTransport
+from gsmtp.server.listener import Counters, ListenerContext, Timeouts
+from gsmtp.server.loader import load_hooks, start
+from gsmtp.server.reverse_dns import ReverseDns
 from gsmtp.settings import Listen, Settings
-from workers.plan import BootError
-from workers.sharedtable import table_of
-from workers.worker import Worker
 
 Handle = Callable[[socket.socket, Any], None]
 
@@ -47,7 +47,7 @@ _ANY = ("0.0.0.0", "[::]", "")
 
 
 def create(worker: Worker, argument: Any) -> Sequence[Handle]:
-    """The factory for workers.plan.Plan: `argument` is what settings.to_json made. Raises BootError."""
+    """The factory for gsmtp_workers.plan.Plan: `argument` is what settings.to_json made. Raises BootError."""
     return Service(worker, settings_module.from_json(argument)).handles
 
 
@@ -66,11 +66,11 @@ class Service:
         # Ids are unique among workers and restarts by 40 random bits, within a worker by a count.
         self._prefix = base64.b32encode(os.urandom(5)).decode()
         self._numbers = itertools.count(1)
-        self._tally = Tally()
-        self._sweep: Sweep[Connection] = Sweep()
+        self._tally = Counters()
+        self._sweep: DeadlineTimer[Connection] = DeadlineTimer()
         self._limit_store = table_of(worker, settings.limit_entries)
         try:
-            self._names = Names(settings.nameservers)
+            self._names = ReverseDns(settings.nameservers)
         except ValueError as error:
             raise BootError(f"nameservers: {error}") from None
         self._hooks = load_hooks(settings.handler, self.new_id)
@@ -91,7 +91,7 @@ class Service:
         """An id that nothing else has, of letters and digits."""
         return f"{self._prefix}{next(self._numbers):x}"
 
-    def _terms(self, settings: Settings, listen: Listen) -> Terms:
+    def _terms(self, settings: Settings, listen: Listen) -> ListenerContext:
         options = settings_module.protocol_options(listen, self._hooks.auth, settings.auth_secret)
         if options.auth == "required" and not options.auth_hooks:
             kind = type(self._hooks.handler).__name__
@@ -101,7 +101,7 @@ class Service:
             extensions = ExtensionSet(options, claimed=claimed_extensions(self._hooks))
         except ValueError as error:
             raise BootError(f"{listen.bind}: {error}") from None
-        timing = Timing(
+        timing = Timeouts(
             command=listen.command_timeout,
             content=listen.content_timeout,
             write=listen.write_timeout,
@@ -119,7 +119,7 @@ class Service:
         if entrance.limits is not None:
             rates = entrance.limits.rates
             asks |= {name for name, rate in (("mail", rates.messages), ("rcpt", rates.recipients)) if rate}
-        return Terms(
+        return ListenerContext(
             listener=listen.bind,
             options=options,
             asks=asks,
@@ -137,7 +137,7 @@ class Service:
             implicit_tls=implicit_tls,
         )
 
-    def _entrance(self, settings: Settings, listen: Listen, options: Options) -> Entrance:
+    def _entrance(self, settings: Settings, listen: Listen, options: Options) -> Admission:
         rates = Rates(
             sessions=listen.limit_sessions,
             connections=listen.limit_connections,
@@ -151,7 +151,7 @@ class Service:
         try:
             exempt = Networks(listen.limit_exempt)
             limits = Limits(self._limit_store, rates, exempt, listen.limit_ipv6_prefix) if rates else None
-            return Entrance(
+            return Admission(
                 proxies=Networks(listen.proxy_protocol),
                 proxy_timeout=listen.proxy_timeout,
                 xclients=Networks(listen.xclient),
@@ -179,7 +179,7 @@ class Service:
         except ValueError as error:
             raise BootError(f"{listen.bind}: the certificate cannot be used: {error}") from None
 
-    def _handle(self, terms: Terms, bound: str) -> Handle:
+    def _handle(self, terms: ListenerContext, bound: str) -> Handle:
         watched = self._sweep.watched
         host, _, port = bound.rpartition(":")
         # Asking each connection for its own address is a system call, needed only where the bound one is none.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from gsmtp.protocol import events
 from gsmtp.protocol.envelope import Envelope
+from gsmtp.protocol.server import events
 from gsmtp.reply import Reject, Reply
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 import gevent
+from gsmtp_workers.load import load
 
 from gsmtp.handler import Answer, Handler, Message
 from gsmtp.protocol.envelope import Envelope, Recipient, Session
 from gsmtp.reply import Reject
 from gsmtp.soak import agreed
 from gsmtp.soak.instruments import Instruments, instrumented
-from workers.load import load
 
 
 class Inbox(Handler):

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+from gsmtp_workers.plan import Plan
+from gsmtp_workers.scoreboard import Scoreboard, Slot, State
 
 from gsmtp.server.service import COUNTERS
 from gsmtp.soak.plot import Sample
-from workers.plan import Plan
-from workers.scoreboard import Scoreboard, Slot, State
 
 _INTERVAL = 0.5  # the beat of a worker: its row says nothing new more often
 _SAMPLES = 1200  # more than a plot has columns for

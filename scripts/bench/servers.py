@@ -218,7 +218,7 @@ class Discard(Handler):
 
     def _python_path(self, *more: Path) -> str:
         """The checkout before all, so that it wins over what is installed."""
-        first = (self._checkout, *more) if self._checkout else more
+        first = (self._checkout, self._checkout / "workers", *more) if self._checkout else more
         inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         return os.pathsep.join([*map(str, first), *filter(None, inherited)])
 

@@ -301,7 +301,7 @@ def test_importing_it_imports_no_gevent() -> None:
         [sys.executable, "-c", code], check=True, cwd=root, timeout=60, capture_output=True, text=True
     )
     tops = {name.partition(".")[0] for name in done.stdout.split()}
-    assert "gsmtp" in tops and not tops & {"gevent", "greenlet", "ssl", "asyncio", "psutil", "dns", "workers"}
+    assert "gsmtp" in tops and not tops & {"gevent", "greenlet", "ssl", "asyncio", "psutil", "dns", "gsmtp_workers"}
 
 
 def test_a_large_attachment_is_built_and_decoded_in_little_memory() -> None:

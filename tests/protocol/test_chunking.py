@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gsmtp.protocol import events
 from gsmtp.protocol.envelope import Session
 from gsmtp.protocol.extensions import ExtensionSet
-from gsmtp.protocol.options import Options
-from gsmtp.protocol.session import ServerSession
+from gsmtp.protocol.server import events
+from gsmtp.protocol.server.options import Options
+from gsmtp.protocol.server.session import ServerSession
 from gsmtp.reply import Reply
 
 OPEN = b"EHLO c\r\nMAIL FROM:<a@example.net>\r\nRCPT TO:<b@example.net>\r\n"

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gsmtp.protocol import events
 from gsmtp.protocol.envelope import Session
 from gsmtp.protocol.extensions import Extension, ExtensionSet, ParameterError
-from gsmtp.protocol.options import Options
 from gsmtp.protocol.parameters import ByMode, DeliverBy, Notify, OriginalRecipient, Ret, decode_unitext, decode_xtext
-from gsmtp.protocol.session import ServerSession
+from gsmtp.protocol.server import events
+from gsmtp.protocol.server.options import Options
+from gsmtp.protocol.server.session import ServerSession
 
 TLS = SimpleNamespace(peer={}, channel_bindings={})
 OPTIONAL = frozenset({"DSN", "REQUIRETLS", "MT-PRIORITY", "DELIVERBY"})

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from gsmtp.protocol import events
 from gsmtp.protocol.envelope import Session
 from gsmtp.protocol.extensions import ExtensionSet
-from gsmtp.protocol.options import Options
-from gsmtp.protocol.session import ServerSession, State
+from gsmtp.protocol.server import events
+from gsmtp.protocol.server.options import Options
+from gsmtp.protocol.server.session import ServerSession, State
 from gsmtp.reply import Reply
 
 ALL = frozenset({"connect", "helo", "ehlo", "mail", "rcpt", "vrfy", "command"})

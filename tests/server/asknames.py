@@ -10,7 +10,7 @@ import time  # noqa: E402
 
 import gevent  # noqa: E402
 
-from gsmtp.server.names import Names  # noqa: E402
+from gsmtp.server.reverse_dns import ReverseDns  # noqa: E402
 
 
 def shown(name):
@@ -18,13 +18,13 @@ def shown(name):
 
 
 def main():
-    """In: options (of Names), rounds (lists of hosts, each asked for at once), abandon (hosts whose waiter is killed).
+    """In: options (of ReverseDns), rounds (lists of hosts asked for at once), abandon (hosts whose waiter is killed).
 
     Out: rounds (what was answered), ready (which were known at once), longest (seconds in which the event loop did
     not come round), started (seconds that starting the lookups took), and jobs and known: what is left.
     """
     order = json.loads(sys.stdin.read())
-    names = Names(**order["options"])
+    names = ReverseDns(**order["options"])
     longest = 0.0
 
     def watch():

@@ -1,8 +1,7 @@
 """A line service that counts as it is told, for test_limits_of_a_master."""
 
 from gevent import socket
-
-from workers.sharedtable import table_of
+from gsmtp_workers.sharedtable import table_of
 
 
 def make(worker, argument):

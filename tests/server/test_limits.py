@@ -7,13 +7,13 @@ import struct
 import time
 
 import pytest
+from gsmtp_workers.sharedtable import SharedTable, table_size
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gsmtp.net.networks import Networks
 from gsmtp.server import limits
 from gsmtp.server.limits import Limits, Rates
-from gsmtp.server.networks import Networks
-from workers.sharedtable import SharedTable, table_size
 
 PATIENCE = 30.0
 

@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-
-from workers.sharedtable import table_size
+from gsmtp_workers.sharedtable import table_size
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "workers"))

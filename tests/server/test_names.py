@@ -1,4 +1,4 @@
-"""Names of clients, from a DNS server that lies, is silent, and cuts its answers off."""
+"""ReverseDns of clients, from a DNS server that lies, is silent, and cuts its answers off."""
 
 import json
 import socket
@@ -16,7 +16,7 @@ import dns.rdataclass
 import dns.rrset
 import pytest
 
-from gsmtp.server.names import Names
+from gsmtp.server.reverse_dns import ReverseDns
 
 ASK = Path(__file__).with_name("asknames.py")
 ZONE = {
@@ -241,13 +241,13 @@ def test_a_waiter_that_is_killed_leaves_the_lookup_to_others(server):
 @pytest.mark.parametrize("text", ["", "ns.example", "192.0.2.1:0", "192.0.2.1:65536", "::1:x", "[::1]", "192.0.2"])
 def test_what_is_no_name_server(text):
     with pytest.raises(ValueError, match="no name server") as caught:
-        Names([text])
+        ReverseDns([text])
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["192.0.2.53", "192.0.2.53:5353", "2001:db8::53", "[2001:db8::53]:5353"])
 def test_name_servers(text):
-    Names([text])
+    ReverseDns([text])
 
 
 LIVE = """\

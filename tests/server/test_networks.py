@@ -2,7 +2,7 @@
 
 import pytest
 
-from gsmtp.server.networks import Networks, parse
+from gsmtp.net.networks import Networks, parse
 
 SOME = Networks(["127.0.0.0/8", "192.0.2.7", "::1/128", "2001:db8::/32", "::ffff:198.51.100.0/120"])
 

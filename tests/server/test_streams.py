@@ -8,7 +8,7 @@ import pytest
 from dialogue import InMemory, scripts
 from live import Live, stuffed, wait_for
 
-from gsmtp.server.endings import ConnectionLost
+from gsmtp.net.errors import ConnectionLost
 
 DATA = """\
 import gevent

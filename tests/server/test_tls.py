@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 import pytest
 from certificates import MAIN, OTHER, Certificates, Pair, tool
-from live import ROOT, Live, Talk, dial, run, stuffed, wait_for
+from live import PYTHONPATH, Live, Talk, dial, run, stuffed, wait_for
 from peerhandlers import source
 
 CONTENT = b"Subject: secure\r\n\r\n.dot\r\nHello.\r\n"
@@ -544,7 +544,7 @@ def test_keys_that_only_root_can_read(certificates: Certificates, tmp_path: Path
         pytest.skip("only root can start workers as another user")
     user = pwd.getpwnam("nobody")
     packages = next(path for path in sys.path if path.endswith("site-packages"))
-    places = os.pathsep.join([str(ROOT), packages])
+    places = os.pathsep.join([PYTHONPATH, packages])
     probe = "import gevent, psutil, dns, gsmtp"
 
     def become() -> None:

@@ -13,8 +13,7 @@ from dataclasses import asdict
 import gevent
 from gevent import monkey
 from gevent import socket as gevent_socket
-
-from workers import BootError
+from gsmtp_workers import BootError
 
 PATCHED = ["queue", "socket", "ssl", "threading"]
 

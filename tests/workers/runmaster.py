@@ -4,8 +4,8 @@ import json
 import logging
 import sys
 
-from workers import BindError, Plan
-from workers.master import check, run
+from gsmtp_workers import BindError, Plan
+from gsmtp_workers.master import check, run
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 plan = Plan.from_json(sys.argv[1])

@@ -9,8 +9,7 @@ import time
 from pathlib import Path
 
 import psutil
-
-from workers import Listener, Plan
+from gsmtp_workers import Listener, Plan
 
 HERE = Path(__file__).parent
 PATIENCE = 20.0

@@ -5,10 +5,9 @@ import time
 from collections import Counter
 
 import pytest
+from gsmtp_workers.accept import Gate
+from gsmtp_workers.scoreboard import BEAT, SCORE, STATE, Scoreboard, State
 from running import Client, plan, wait_for
-
-from workers.accept import Gate
-from workers.scoreboard import BEAT, SCORE, STATE, Scoreboard, State
 
 
 @pytest.fixture

@@ -1,9 +1,8 @@
 import sys
 
 import pytest
-
-from workers import BootError
-from workers.load import load
+from gsmtp_workers import BootError
+from gsmtp_workers.load import load
 
 
 @pytest.fixture

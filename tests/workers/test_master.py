@@ -11,11 +11,10 @@ import time
 
 import psutil
 import pytest
+from gsmtp_workers import Listener, Plan, PlanError
+from gsmtp_workers.child import resolve_identity
+from gsmtp_workers.master import Seat, run
 from running import FAREWELL, HERE, PATIENCE, Client, alive, plan, stop, wait_for
-
-from workers import Listener, Plan, PlanError
-from workers.child import resolve_identity
-from workers.master import Seat, run
 
 
 def modules(server):
@@ -40,7 +39,7 @@ def test_the_master_imports_little(start):
         client.ask("x")
     assert stop(server) == 0
     found = modules(server)
-    assert "workers.master" in found
+    assert "gsmtp_workers.master" in found
     assert not {name for name in found if name.split(".")[0] in ("gevent", "greenlet", "ssl", "asyncio", "lineservice")}
 
 

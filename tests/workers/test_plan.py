@@ -3,14 +3,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gsmtp_workers
 import pytest
+from gsmtp_workers import BindError, BootError, Listener, Plan, PlanError
+from gsmtp_workers.plan import usable_cores
 from running import plan
 
-import workers
-from workers import BindError, BootError, Listener, Plan, PlanError
-from workers.plan import usable_cores
-
-PACKAGE = Path(workers.__file__).parent
+PACKAGE = Path(gsmtp_workers.__file__).parent
 
 
 def test_json_gives_an_equal_plan():
@@ -71,7 +70,7 @@ def test_errors_are_one_line():
 
 def test_the_package_is_light():
     """It is imported before gevent's patch: what it imports stays unpatched."""
-    script = "import sys, workers; print(*sorted({'gevent', 'ssl', 'threading', 'queue'} & set(sys.modules)))"
+    script = "import sys, gsmtp_workers; print(*sorted({'gevent', 'ssl', 'threading', 'queue'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 
@@ -95,4 +94,4 @@ def _imports(path):
 
 def test_the_package_stands_alone():
     ours = {name.split(".")[0] for path in PACKAGE.glob("*.py") for name in _imports(path)}
-    assert ours - set(sys.stdlib_module_names) == {"gevent", "workers"}
+    assert ours - set(sys.stdlib_module_names) == {"gevent", "gsmtp_workers"}

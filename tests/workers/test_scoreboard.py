@@ -2,8 +2,7 @@ import math
 import os
 
 import pytest
-
-from workers.scoreboard import (
+from gsmtp_workers.scoreboard import (
     ACCEPTED,
     BEAT,
     COUNTERS,

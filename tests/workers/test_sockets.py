@@ -5,10 +5,9 @@ import sys
 import threading
 
 import pytest
+from gsmtp_workers import BindError, Listener
+from gsmtp_workers.sockets import bind_all, close_all, drop_newcomers
 from running import FAREWELL
-
-from workers import BindError, Listener
-from workers.sockets import bind_all, close_all, drop_newcomers
 
 
 def _has_ipv6():

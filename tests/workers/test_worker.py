@@ -10,10 +10,9 @@ import sys
 import time
 
 import pytest
+from gsmtp_workers import BindError, Listener
+from gsmtp_workers.sockets import bind_all, close_all
 from running import BUSY, Client, alive, plan, processor_time, stop, wait_for
-
-from workers import BindError, Listener
-from workers.sockets import bind_all, close_all
 
 
 def ask(server, command):

@@ -138,7 +138,7 @@ def offered(
     """The mechanisms that a server with these hooks has for this connection, strongest first.
 
     In clear there are none, not even those that hide the password (what they send can be guessed from), unless
-    `without_tls`. Names are in upper case; compare a client's with `str.upper` (RFC 4954 4 takes any case).
+    `without_tls`. ReverseDns are in upper case; compare a client's with `str.upper` (RFC 4954 4 takes any case).
     """
     if not (tls or without_tls):
         return ()

@@ -12,7 +12,7 @@ from gsmtp.server.hooks import Check, Hooks
 def ask(
     question: sasl.Question, hooks: Hooks, run_check: Callable[..., Check], timeout: float, session: Session
 ) -> tuple[str, Check]:
-    """The name of the hook, and what it says under `run_check` (see Line in gsmtp/server/dialogue.py).
+    """The name of the hook, and what it says under `run_check` (see Line in gsmtp/server/dispatcher.py).
 
     A mechanism is offered only where the hook for its questions is there.
     """

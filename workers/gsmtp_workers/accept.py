@@ -22,14 +22,14 @@ import gevent
 from gevent.monkey import get_original
 from gevent.socket import wait_read
 
-from workers.plan import Listener, Plan
-from workers.scoreboard import Scoreboard, Scores
-from workers.sockets import discard, say_farewell
+from gsmtp_workers.plan import Listener, Plan
+from gsmtp_workers.scoreboard import Scoreboard, Scores
+from gsmtp_workers.sockets import discard, say_farewell
 
 if TYPE_CHECKING:
     from socket import socket as Socket
 
-    from workers.worker import Worker
+    from gsmtp_workers.worker import Worker
 
 Handle = Callable[["Socket", Any], None]
 

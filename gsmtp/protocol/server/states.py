@@ -1,4 +1,4 @@
-"""The states of a session; gsmtp.protocol.session says what they mean and what leads from one to another."""
+"""The states of a session; gsmtp.protocol.server.session says what they mean and what leads from one to another."""
 
 from __future__ import annotations
 

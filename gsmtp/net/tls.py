@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
-from gsmtp.server.endings import ConnectionLost, TlsFailed
-from gsmtp.server.transport import CHUNK, PlainTransport
+from gsmtp.net.errors import ConnectionLost, TlsFailed
+from gsmtp.net.transport import CHUNK, PlainTransport
 
 ServerCertificates = Mapping[str, tuple[str, str]]
 
@@ -143,7 +143,7 @@ class TlsContext:
 
 
 class TlsTransport:
-    """See gsmtp.server.transport.Transport. `handshake` must have returned before the first read or write."""
+    """See gsmtp.net.transport.Transport. `handshake` must have returned before the first read or write."""
 
     __slots__ = ("_context", "_ended", "_incoming", "_object", "_outgoing", "_transport")
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from time import monotonic
 
-from gsmtp.protocol.states import State
-from gsmtp.server.sweep import NEVER
-from gsmtp.server.terms import Timing
+from gsmtp.net.timer import NEVER
+from gsmtp.protocol.server.states import State
+from gsmtp.server.listener import Timeouts
 
 # Between two chunks too: that is no time for a client to think.
 CONTENT = (State.CONTENT, State.CHUNK, State.CHUNKED)
 
 
-class Patience:
+class Deadlines:
     """Answers with deadlines, in seconds of the monotonic clock. `draining` once a drain or a stop has begun."""
 
     __slots__ = ("_command_deadline", "_since", "_timing")
 
-    def __init__(self, timing: Timing) -> None:
+    def __init__(self, timing: Timeouts) -> None:
         self._timing = timing
         self._since: float | None = None
         self._command_deadline = NEVER

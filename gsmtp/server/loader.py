@@ -10,9 +10,10 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gsmtp_workers.load import load
+from gsmtp_workers.plan import BootError
+
 from gsmtp.server.hooks import HandlerError, Hooks
-from workers.load import load
-from workers.plan import BootError
 
 logger = logging.getLogger("gsmtp.handler")
 

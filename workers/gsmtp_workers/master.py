@@ -25,10 +25,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from workers.child import Child, Crew, Identity, Phase, exit_status, how_ended, resolve_identity
-from workers.plan import Plan, PlanError
-from workers.scoreboard import Scoreboard, Slot, State, shared_file
-from workers.sockets import BoundListener, bind_all, check_all, close_all
+from gsmtp_workers.child import Child, Crew, Identity, Phase, exit_status, how_ended, resolve_identity
+from gsmtp_workers.plan import Plan, PlanError
+from gsmtp_workers.scoreboard import Scoreboard, Slot, State, shared_file
+from gsmtp_workers.sockets import BoundListener, bind_all, check_all, close_all
 
 log = logging.getLogger("workers")
 

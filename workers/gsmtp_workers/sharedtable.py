@@ -30,10 +30,10 @@ from hashlib import blake2b
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from workers.scoreboard import STATE, State
+from gsmtp_workers.scoreboard import STATE, State
 
 if TYPE_CHECKING:
-    from workers.worker import Worker
+    from gsmtp_workers.worker import Worker
 
 _WAYS = 8
 _HEADER = 8

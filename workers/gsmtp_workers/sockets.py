@@ -19,7 +19,7 @@ import struct
 import time
 from collections.abc import Sequence
 
-from workers.plan import BindError, Listener
+from gsmtp_workers.plan import BindError, Listener
 
 log = logging.getLogger("workers")
 

@@ -11,18 +11,18 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, NoReturn, Protocol, cast
 
-from gsmtp.protocol import events, replies
+from gsmtp.net.errors import ConnectionLost
 from gsmtp.protocol.envelope import Envelope, Recipient, Session
-from gsmtp.protocol.session import VERBS, ServerSession
+from gsmtp.protocol.server import events, replies
+from gsmtp.protocol.server.session import VERBS, ServerSession
 from gsmtp.reply import Reply
-from gsmtp.server.endings import ConnectionLost
+from gsmtp.server.auth import ask
 from gsmtp.server.hooks import Check
 from gsmtp.server.limits import TOO_MANY_FAILURES, ClientLimits
+from gsmtp.server.listener import ListenerContext
 from gsmtp.server.message import SpooledMessage
-from gsmtp.server.questions import ask
 from gsmtp.server.spool import Spool
 from gsmtp.server.stream import ContentStream
-from gsmtp.server.terms import Terms
 
 Hook = Callable[..., Any]
 Answer = Reply | str | None
@@ -55,7 +55,7 @@ class Line(Protocol):
         """Wait, before what was said is sent."""
 
     def client_changed(self) -> None:
-        """The session's peer is another now: judge that. Raises Ended when it is refused."""
+        """The session's peer is another now: judge that. Raises SessionEnded when it is refused."""
 
     def start_tls(self) -> None:
         """Send what is to be sent, do the handshake, and tell the protocol. Raises ConnectionLost."""
@@ -71,7 +71,7 @@ class _NoLine:
 _NO_LINE = _NoLine()
 
 
-class Dialogue:
+class Dispatcher:
     """One session's. `protocol` is the state machine, `messages` counts those accepted, `limits` are its client's."""
 
     __slots__ = (
@@ -79,7 +79,7 @@ class Dialogue:
         "limits", "messages", "protocol", "session",
     )  # fmt: skip
 
-    def __init__(self, line: Line, terms: Terms, session: Session) -> None:
+    def __init__(self, line: Line, terms: ListenerContext, session: Session) -> None:
         self._line = line
         self._terms = terms
         self.session = session
@@ -392,20 +392,20 @@ def _common_result(recipients: list[Recipient]) -> Reply | None:
     return next((reply for reply in refusals if reply.code < 500), refusals[0])
 
 
-_REACTIONS: dict[type, Callable[[Dialogue, Any], None]] = {
-    events.Connected: Dialogue._connected,
-    events.Helo: Dialogue._helo,
-    events.Mail: Dialogue._mail,
-    events.Rcpt: Dialogue._rcpt,
-    events.Vrfy: Dialogue._vrfy,
-    events.UnknownCommand: Dialogue._command,
-    events.StartTls: Dialogue._starttls,
-    events.ClientChanged: Dialogue._client_changed,
-    events.AuthQuestion: Dialogue._auth_question,
-    events.Authenticated: Dialogue._authenticated,
-    events.AuthFailed: Dialogue._auth_failed,
-    events.Refused: Dialogue._refused,
-    events.Reset: Dialogue._dropped,
-    events.Content: Dialogue._content,
-    events.ContentRefused: Dialogue._content_refused,
+_REACTIONS: dict[type, Callable[[Dispatcher, Any], None]] = {
+    events.Connected: Dispatcher._connected,
+    events.Helo: Dispatcher._helo,
+    events.Mail: Dispatcher._mail,
+    events.Rcpt: Dispatcher._rcpt,
+    events.Vrfy: Dispatcher._vrfy,
+    events.UnknownCommand: Dispatcher._command,
+    events.StartTls: Dispatcher._starttls,
+    events.ClientChanged: Dispatcher._client_changed,
+    events.AuthQuestion: Dispatcher._auth_question,
+    events.Authenticated: Dispatcher._authenticated,
+    events.AuthFailed: Dispatcher._auth_failed,
+    events.Refused: Dispatcher._refused,
+    events.Reset: Dispatcher._dropped,
+    events.Content: Dispatcher._content,
+    events.ContentRefused: Dispatcher._content_refused,
 }

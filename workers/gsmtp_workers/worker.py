@@ -32,11 +32,11 @@ import gevent
 from gevent.event import Event
 from gevent.monkey import get_original
 
-from workers.accept import Acceptor, Gate, Handle
-from workers.load import load
-from workers.mission import Mission
-from workers.plan import BootError, one_line
-from workers.scoreboard import (
+from gsmtp_workers.accept import Acceptor, Gate, Handle
+from gsmtp_workers.load import load
+from gsmtp_workers.mission import Mission
+from gsmtp_workers.plan import BootError, one_line
+from gsmtp_workers.scoreboard import (
     ACCEPTED,
     BEAT,
     COUNTERS,
@@ -324,7 +324,7 @@ def main(arguments: list[str]) -> int:
         fd, slot, generation = map(int, arguments)
         mission = Mission.read(fd)
     except (ValueError, OSError):
-        print("python -m workers is started by the master, not by hand", file=sys.stderr)
+        print("python -m gsmtp_workers is started by the master, not by hand", file=sys.stderr)
         return 2
     files = [*dict(mission.listeners), *dict(mission.files).values()]
     for inherited in (fd, mission.board_fd, mission.death_fd, mission.status_fd, *files):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from gsmtp.protocol import replies, states
 from gsmtp.protocol.address import AddressError, parse_path
 from gsmtp.protocol.envelope import Envelope, Recipient
-from gsmtp.protocol.events import Content, ContentRefused, Mail, Rcpt
 from gsmtp.protocol.extensions import ParameterError
 from gsmtp.protocol.framing import ChunkReader, DotReader
-from gsmtp.protocol.opening import Opening
+from gsmtp.protocol.server import replies, states
+from gsmtp.protocol.server.events import Content, ContentRefused, Mail, Rcpt
+from gsmtp.protocol.server.opening import Opening
 from gsmtp.reply import Reply
 
 

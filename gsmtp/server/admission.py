@@ -10,19 +10,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
+from gsmtp.net.errors import ConnectionLost
+from gsmtp.net.networks import Networks
 from gsmtp.protocol.envelope import Session
 from gsmtp.protocol.proxy import ProxyError, ProxyReader
 from gsmtp.reply import Reply
-from gsmtp.server.endings import ConnectionLost
 from gsmtp.server.limits import ClientLimits, Limits
-from gsmtp.server.names import Names
-from gsmtp.server.networks import Networks
+from gsmtp.server.reverse_dns import ReverseDns
 
 EARLY_TALKER = Reply(554, "5.5.0", "You talk before the greeting")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entrance:
+class Admission:
     """What one listener wants of a connection. `proxies`: peers that send a PROXY header, and must; `xclients`: peers
     whose XCLIENT and XFORWARD are believed. Times in seconds; a `greet_delay` of 0 greets at once."""
 
@@ -30,7 +30,7 @@ class Entrance:
     proxy_timeout: float
     xclients: Networks
     limits: Limits | None
-    names: Names | None
+    names: ReverseDns | None
     greet_delay: float
 
     @property

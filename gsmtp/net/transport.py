@@ -5,7 +5,7 @@ every wait, which costs more than all the rest of a small message. When the watc
 elsewhere it is stopped, because a level-triggered watcher would spin; the next read starts it again.
 
 A transport belongs to the greenlet that made it: only that one may read or write. Others end its wait by throwing
-into it. `gsmtp.server.tls.TlsTransport` has the same methods and stands on this one.
+into it. `gsmtp.net.tls.TlsTransport` has the same methods and stands on this one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import gevent
 
-from gsmtp.server.endings import ConnectionLost
+from gsmtp.net.errors import ConnectionLost
 
 READ, WRITE = 1, 2
 _MORE = getattr(socket, "MSG_MORE", 0)  # Linux

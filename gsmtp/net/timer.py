@@ -26,7 +26,7 @@ class Watched(Protocol):
 _Each = TypeVar("_Each", bound=Watched)
 
 
-class Sweep(Generic[_Each]):
+class DeadlineTimer(Generic[_Each]):
     """The connections of a worker, by their deadlines."""
 
     def __init__(self) -> None:

@@ -1,7 +1,8 @@
 """The name of a client, looked up by its address: PTR, and confirmed by the name's own addresses.
 
-Anyone may let his address point to any name, so a name is `verified` only when it points back. `Names.start` begins a
-lookup in a greenlet of its own and returns at once, so no banner waits for it; whoever needs the name waits then.
+Anyone may let his address point to any name, so a name is `verified` only when it points back. `ReverseDns.start`
+begins a lookup in a greenlet of its own and returns at once: no banner waits for it, and whoever needs the name waits
+then.
 Promises: an answer, be it None, within `timeout`; no exception, whatever the network does; bounded memory and
 sockets. dnspython waits on sockets, so this needs gevent's patch, as workers have it; else lookups block the process.
 Must not know: what a name is good for. Weak: a None does not tell "has none" from "could not be found out", and
@@ -24,8 +25,8 @@ import dns.resolver
 import dns.reversename
 import gevent
 
+from gsmtp.net.networks import parse
 from gsmtp.protocol.envelope import Address
-from gsmtp.server.networks import parse
 
 logger = logging.getLogger("gsmtp.server")
 
@@ -72,7 +73,7 @@ class Lookup:
         return self._result
 
 
-class Names:
+class ReverseDns:
     """Looks names up, and remembers them.
 
     nameservers  "192.0.2.53", "192.0.2.53:5353", "2001:db8::53", "[2001:db8::53]:5353"; ValueError for anything else.

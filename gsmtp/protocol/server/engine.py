@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gsmtp.protocol import replies, states
 from gsmtp.protocol.envelope import Envelope, Session
-from gsmtp.protocol.events import Decision, Event, Refused, Reset, UnknownCommand
 from gsmtp.protocol.extensions import ExtensionSet
 from gsmtp.protocol.framing import LineReader
-from gsmtp.protocol.options import Options
+from gsmtp.protocol.server import replies, states
+from gsmtp.protocol.server.events import Decision, Event, Refused, Reset, UnknownCommand
+from gsmtp.protocol.server.options import Options
 from gsmtp.reply import Reply
 
 

@@ -19,8 +19,8 @@ import time
 from enum import Enum
 from pathlib import Path
 
-from workers.plan import Plan, PlanError
-from workers.scoreboard import anonymous_file
+from gsmtp_workers.plan import Plan, PlanError
+from gsmtp_workers.scoreboard import anonymous_file
 
 log = logging.getLogger("workers")
 
@@ -78,7 +78,7 @@ class Crew:
             **os.environ,
         }
         if _HOME.name not in ("site-packages", "dist-packages"):  # a checkout
-            paths = [str(_HOME), os.environ.get("PYTHONPATH", "")]
+            paths = [str(_HOME), str(_HOME.parent), os.environ.get("PYTHONPATH", "")]
             self._environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
 
     def start(self, slot: int, generation: int) -> Child:
@@ -86,7 +86,7 @@ class Crew:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
         try:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "workers", str(self._file), str(slot), str(generation)],
+                [sys.executable, "-P", "-m", "gsmtp_workers", str(self._file), str(slot), str(generation)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[fd for fd in self._fds if fd >= 0],
                 cwd=self.plan.chdir or None,

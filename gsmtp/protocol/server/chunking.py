@@ -8,11 +8,11 @@ that is accepted. Where it cannot be known how many octets follow, the session e
 
 from __future__ import annotations
 
-from gsmtp.protocol import replies, states
-from gsmtp.protocol.events import Content, ContentRefused, Refused, Reset
 from gsmtp.protocol.framing import ChunkReader, parse_chunk
-from gsmtp.protocol.states import State
-from gsmtp.protocol.transaction import Transaction
+from gsmtp.protocol.server import replies, states
+from gsmtp.protocol.server.events import Content, ContentRefused, Refused, Reset
+from gsmtp.protocol.server.states import State
+from gsmtp.protocol.server.transaction import Transaction
 from gsmtp.reply import Reply
 
 _NO_BDAT = {

@@ -9,7 +9,7 @@ class ConnectionLost(ConnectionError):
     """The peer is gone: a reset, a broken pipe, or the end of a socket that was to be written."""
 
 
-class Ended(ConnectionLost):
+class SessionEnded(ConnectionLost):
     """The session is to end now, with this last word."""
 
     def __init__(self, reply: Reply, reason: str) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 
-from workers.plan import Plan
+from gsmtp_workers.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import importlib
 import traceback
 from typing import Any
 
-from workers.plan import BootError
+from gsmtp_workers.plan import BootError
 
 
 def load(name: str) -> Any:

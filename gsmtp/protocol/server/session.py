@@ -29,11 +29,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gsmtp.protocol import replies, states, xclient
-from gsmtp.protocol.chunking import Chunking
-from gsmtp.protocol.events import CLOSED, NEED_DATA, Connected, Event, Vrfy
+from gsmtp.protocol import xclient
 from gsmtp.protocol.framing import LineFault
-from gsmtp.protocol.states import State
+from gsmtp.protocol.server import replies, states
+from gsmtp.protocol.server.chunking import Chunking
+from gsmtp.protocol.server.events import CLOSED, NEED_DATA, Connected, Event, Vrfy
+from gsmtp.protocol.server.states import State
 from gsmtp.reply import Reply
 
 

@@ -5,12 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from gsmtp.protocol import authentication, replies, sasl, states, xclient
-from gsmtp.protocol.authentication import Authentication
-from gsmtp.protocol.engine import Engine
-from gsmtp.protocol.events import Authenticated, AuthFailed, AuthQuestion, ClientChanged, Connected, Helo, StartTls
+from gsmtp.protocol import sasl, xclient
 from gsmtp.protocol.extensions import Offer
 from gsmtp.protocol.framing import LineFault
+from gsmtp.protocol.server import authentication, replies, states
+from gsmtp.protocol.server.authentication import Authentication
+from gsmtp.protocol.server.engine import Engine
+from gsmtp.protocol.server.events import (
+    Authenticated,
+    AuthFailed,
+    AuthQuestion,
+    ClientChanged,
+    Connected,
+    Helo,
+    StartTls,
+)
 from gsmtp.reply import Reply
 
 _NO_ATTRIBUTES = xclient.ClientAttributes()

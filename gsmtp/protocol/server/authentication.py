@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gsmtp.protocol import replies, sasl
+from gsmtp.protocol import sasl
 from gsmtp.protocol.envelope import Session
-from gsmtp.protocol.options import Options
+from gsmtp.protocol.server import replies
+from gsmtp.protocol.server.options import Options
 
 
 def mechanisms(options: Options, session: Session) -> tuple[str, ...]:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gsmtp.net.tls import TlsContext
 from gsmtp.protocol.extensions import ExtensionSet
-from gsmtp.protocol.options import Options
-from gsmtp.server.entrance import Entrance
+from gsmtp.protocol.server.options import Options
+from gsmtp.server.admission import Admission
 from gsmtp.server.eventlog import EventLog
 from gsmtp.server.hooks import Hooks
-from gsmtp.server.tls import TlsContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
+class Timeouts:
     """Seconds. The client's side follows RFC 5321 4.5.3.2; while data flows there is no total.
 
     `command` until a command, `content` until the next octets of a message, `write` until a client takes its replies,
@@ -37,7 +37,7 @@ class Timing:
     drain_silence: float = 30.0
 
 
-class Tally:
+class Counters:
     """What a worker's connections have done so far, and how many are in their handler's on_message now."""
 
     __slots__ = ("committing", "messages", "octets", "refused")
@@ -47,7 +47,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class ListenerContext:
     """`new_id` gives ids that nothing else has. `asks`: what the protocol has to ask about (see ServerSession), for the
     hooks and the limits. `entrance`: None where nothing comes before the banner. `implicit_tls`: TLS begins with the
     connection."""
@@ -56,14 +56,14 @@ class Terms:
     options: Options
     asks: frozenset[str]
     extensions: ExtensionSet
-    timing: Timing
+    timing: Timeouts
     hooks: Hooks
     log: EventLog
-    tally: Tally
+    tally: Counters
     new_id: Callable[[], str]
     auth_failure_delay: float
     spool_directory: str | None
     spool_memory: int
-    entrance: Entrance | None
+    entrance: Admission | None
     tls: TlsContext | None
     implicit_tls: bool

@@ -101,8 +101,9 @@ def strays(package: str, *allowed: str) -> Iterator[str]:
     [
         ("gsmtp_workers", ["gsmtp_workers"]),
         ("gsmtp.reply", []),
-        ("gsmtp.protocol", ["gsmtp.protocol", "gsmtp.reply"]),
-        ("gsmtp.net", ["gsmtp.net", "gsmtp.reply"]),
+        ("gsmtp.socketaddress", []),
+        ("gsmtp.protocol", ["gsmtp.protocol", "gsmtp.reply", "gsmtp.socketaddress"]),
+        ("gsmtp.net", ["gsmtp.net", "gsmtp.reply", "gsmtp.socketaddress"]),
         ("gsmtp.handler", ["gsmtp.protocol", "gsmtp.reply"]),
         ("gsmtp.mime", ["gsmtp.mime"]),
         ("gsmtp.values", []),

@@ -8,7 +8,9 @@ Promises: an address that came by IPv4 is matched by IPv4 networks however it is
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv6Network, ip_network
+
+from gsmtp.socketaddress import parse_host
 
 UNIX = "unix"
 # Answers kept for addresses asked lately, because parsing one takes longer than all else here. 4096 take some 500 KiB.
@@ -65,19 +67,8 @@ class Networks:
         return answer
 
     def _match(self, host: str) -> bool:
-        address = parse(host)
+        address = parse_host(host)
         if address is None:
             return False
         number = int(address)
         return any(number & mask == network for network, mask in self._networks[address.version])
-
-
-def parse(host: str) -> IPv4Address | IPv6Address | None:
-    """The address that a host text is, IPv4 where it is mapped, without its zone; None if it is none."""
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address

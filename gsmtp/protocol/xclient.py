@@ -31,6 +31,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Literal
 
 from gsmtp.reply import Reply
+from gsmtp.socketaddress import host_text
 
 NOT_ALLOWED = Reply(550, "5.7.0", "Not allowed for this client")
 IN_TRANSACTION = Reply(503, "5.5.1", "Mail transaction in progress")
@@ -108,8 +109,7 @@ def _ip(value: str) -> str:
     address = IPv6Address(value[5:])
     if address.scope_id is not None:
         raise ValueError
-    # As accept() writes it, which Python before 3.13 does not.
-    return str(address) if address.ipv4_mapped is None else f"::ffff:{address.ipv4_mapped}"
+    return host_text(address)
 
 
 def _any_address(value: str) -> str:

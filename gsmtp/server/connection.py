@@ -27,8 +27,8 @@ from gsmtp.server.admission import EARLY_TALKER, Admission, read_proxy_header
 from gsmtp.server.dispatcher import Answer, Dispatcher, Hook
 from gsmtp.server.hooks import Check
 from gsmtp.server.listener import ListenerContext
-from gsmtp.server.received import address_literal
 from gsmtp.server.timeouts import Deadlines
+from gsmtp.socketaddress import log_text
 
 logger = logging.getLogger("gsmtp.server")
 _T = TypeVar("_T")
@@ -99,7 +99,7 @@ class Connection:
         log, session = self._terms.log, self._dialogue.session
         began = monotonic()
         if log.enabled:
-            log.event("connect", session=session.id, peer=shown(session.peer), listener=self._terms.listener)
+            log.event("connect", session=session.id, peer=log_text(session.peer), listener=self._terms.listener)
         reason = "server error"
         try:
             reason = self._converse()
@@ -171,7 +171,7 @@ class Connection:
         """See Line."""
         log, session = self._terms.log, self._dialogue.session
         if log.enabled:
-            log.event("client", session=session.id, peer=shown(session.peer))
+            log.event("client", session=session.id, peer=log_text(session.peer))
         if self._terms.entrance is not None:
             self._admit(self._terms.entrance)
 
@@ -180,7 +180,7 @@ class Connection:
         self._early = read_proxy_header(session, self._read_for, timeout)
         log = self._terms.log
         if log.enabled:
-            log.event("proxy", session=session.id, peer=shown(session.peer))
+            log.event("proxy", session=session.id, peer=log_text(session.peer))
 
     def _read_for(self, seconds: float) -> bytes | None:
         """What comes within this time, b"" at the end, None for silence."""
@@ -396,10 +396,3 @@ class Connection:
         except ConnectionLost:
             pass
         self._transport.close()
-
-
-def shown(peer: object) -> str:
-    """A socket address for logs."""
-    if isinstance(peer, tuple) and len(peer) > 1:
-        return f"{address_literal(peer)}:{peer[1]}"
-    return "unix"

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Protocol
 
-from gsmtp.net.networks import Networks, parse
+from gsmtp.net.networks import Networks
 from gsmtp.protocol.envelope import Address
 from gsmtp.reply import Reply
+from gsmtp.socketaddress import parse_host
 
 TOO_MANY_SESSIONS = Reply(421, "4.7.0", "Too many connections from your address at a time")
 TOO_MANY_CONNECTIONS = Reply(421, "4.7.0", "Too many connections from your address, try again later")
@@ -100,7 +101,7 @@ class Limits:
         return key
 
     def _make_key(self, host: str) -> str:
-        address = parse(host)
+        address = parse_host(host)
         if address is None:
             return ""
         if address.version == 4 or self._ipv6_prefix == 128:

@@ -25,8 +25,8 @@ import dns.resolver
 import dns.reversename
 import gevent
 
-from gsmtp.net.networks import parse
 from gsmtp.protocol.envelope import Address
+from gsmtp.socketaddress import parse_host
 
 logger = logging.getLogger("gsmtp.server")
 
@@ -110,7 +110,7 @@ class ReverseDns:
 
     def start(self, peer: Address) -> Lookup:
         """Begin to look up the name of a socket address. Clients with the same address share one lookup."""
-        address = parse(str(peer[0])) if isinstance(peer, tuple) and peer else None
+        address = parse_host(str(peer[0])) if isinstance(peer, tuple) and peer else None
         if address is None:
             return Lookup(None)
         host = str(address)
@@ -150,7 +150,7 @@ class ReverseDns:
         answer = self._ask(dns.reversename.from_address(str(address)), "PTR", deadline)
         keep = answer.chaining_result.minimum_ttl
         names = [record.target.to_text(omit_final_dot=True).lower() for record in answer]
-        names = [name for name in names if _HOSTNAME.fullmatch(name) and parse(name) is None][:_MOST_NAMES]
+        names = [name for name in names if _HOSTNAME.fullmatch(name) and parse_host(name) is None][:_MOST_NAMES]
         for name in names:
             try:
                 forward = self._ask(f"{name}.", "A" if address.version == 4 else "AAAA", deadline)
@@ -159,7 +159,7 @@ class ReverseDns:
             except dns.exception.DNSException:
                 keep = min(keep, int(_FAILED))  # it may well be right: ask again soon
                 continue
-            if any(parse(record.address) == address for record in forward):
+            if any(parse_host(record.address) == address for record in forward):
                 keep = min(keep, forward.chaining_result.minimum_ttl)
                 return Name(name, True), min(max(_LEAST, keep), _MOST)
         if not names:
@@ -176,7 +176,7 @@ class ReverseDns:
 def _nameserver(text: str) -> dns.nameserver.Nameserver:
     match = _NAMESERVER.fullmatch(text)
     host, port = (match[1] or match[3], int(match[2] or match[4])) if match else (text, 53)
-    address = parse(host)
+    address = parse_host(host)
     if address is None or not 0 < port <= 65535:
         raise ValueError(f"no name server's address, with a port or without: {text!r}")
     return dns.nameserver.Do53Nameserver(str(address), port)

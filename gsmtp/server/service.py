@@ -37,13 +37,14 @@ from gsmtp.server.listener import Counters, ListenerContext, Timeouts
 from gsmtp.server.loader import load_hooks, start
 from gsmtp.server.reverse_dns import ReverseDns
 from gsmtp.settings import Listen, Settings
+from gsmtp.socketaddress import parse_address
 
 Handle = Callable[[socket.socket, Any], None]
 
 # The service's columns of the scoreboard, see `Service._publish`.
 COUNTERS = ("transactions", "committing", "messages", "octets", "refused")
 _PUBLISH_INTERVAL = 0.5
-_ANY = ("0.0.0.0", "[::]", "")
+_ANY = ("0.0.0.0", "::", "")
 
 
 def create(worker: Worker, argument: Any) -> Sequence[Handle]:
@@ -181,10 +182,9 @@ class Service:
 
     def _handle(self, terms: ListenerContext, bound: str) -> Handle:
         watched = self._sweep.watched
-        host, _, port = bound.rpartition(":")
         # Asking each connection for its own address is a system call, needed only where the bound one is none.
-        local: Address = bound if bound.startswith("/") else (host.strip("[]"), int(port or 0))
-        ask = not bound.startswith("/") and host in _ANY
+        local: Address = parse_address(bound)
+        ask = isinstance(local, tuple) and local[0] in _ANY
 
         def handle(sock: socket.socket, address: Any) -> None:
             here = sock.getsockname() if ask else local

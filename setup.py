@@ -16,7 +16,7 @@ COMPILED = [
     *(f"gsmtp/protocol/{name}.py" for name in ("address", "framing")),
     *(f"gsmtp/protocol/server/{name}.py" for name in ("chunking", "engine", "events", "opening", "session")),
     "gsmtp/protocol/server/transaction.py",
-    "gsmtp/net/transport.py",
+    "gsmtp/net/gevent_transport.py",
     *(f"gsmtp/server/{name}.py" for name in ("connection", "dispatcher", "message", "received", "spool", "timeouts")),
     "gsmtp/storage/store.py",
 ]

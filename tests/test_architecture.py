@@ -101,9 +101,9 @@ def strays(package: str, *allowed: str) -> Iterator[str]:
     [
         ("gsmtp_workers", ["gsmtp_workers"]),
         ("gsmtp.reply", []),
-        ("gsmtp.socketaddress", []),
-        ("gsmtp.protocol", ["gsmtp.protocol", "gsmtp.reply", "gsmtp.socketaddress"]),
-        ("gsmtp.net", ["gsmtp.net", "gsmtp.reply", "gsmtp.socketaddress"]),
+        ("gsmtp.socket_address", []),
+        ("gsmtp.protocol", ["gsmtp.protocol", "gsmtp.reply", "gsmtp.socket_address"]),
+        ("gsmtp.net", ["gsmtp.net", "gsmtp.reply", "gsmtp.socket_address"]),
         ("gsmtp.handler", ["gsmtp.protocol", "gsmtp.reply"]),
         ("gsmtp.mime", ["gsmtp.mime"]),
         ("gsmtp.values", []),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import IPv6Network, ip_network
 
-from gsmtp.socketaddress import parse_host
+from gsmtp.socket_address import parse_host
 
 UNIX = "unix"
 # Answers kept for addresses asked lately, because parsing one takes longer than all else here. 4096 take some 500 KiB.

@@ -31,7 +31,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Literal
 
 from gsmtp.reply import Reply
-from gsmtp.socketaddress import host_text
+from gsmtp.socket_address import host_text
 
 NOT_ALLOWED = Reply(550, "5.7.0", "Not allowed for this client")
 IN_TRANSACTION = Reply(503, "5.5.1", "Mail transaction in progress")

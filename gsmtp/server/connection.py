@@ -17,8 +17,8 @@ import gevent
 from greenlet import GreenletExit
 
 from gsmtp.net.errors import ConnectionLost, DeadlineExceeded, SessionEnded
-from gsmtp.net.timer import NEVER
-from gsmtp.net.transport import PlainTransport, Transport
+from gsmtp.net.gevent_transport import PlainTransport
+from gsmtp.net.transport import NEVER, Transport
 from gsmtp.protocol.envelope import Session
 from gsmtp.protocol.server import events
 from gsmtp.protocol.server.states import State
@@ -28,7 +28,7 @@ from gsmtp.server.dispatcher import Answer, Dispatcher, Hook
 from gsmtp.server.hooks import Check
 from gsmtp.server.listener import ListenerContext
 from gsmtp.server.timeouts import Deadlines
-from gsmtp.socketaddress import log_text
+from gsmtp.socket_address import log_text
 
 logger = logging.getLogger("gsmtp.server")
 _T = TypeVar("_T")

@@ -19,7 +19,7 @@ from typing import Protocol
 from gsmtp.net.networks import Networks
 from gsmtp.protocol.envelope import Address
 from gsmtp.reply import Reply
-from gsmtp.socketaddress import parse_host
+from gsmtp.socket_address import parse_host
 
 TOO_MANY_SESSIONS = Reply(421, "4.7.0", "Too many connections from your address at a time")
 TOO_MANY_CONNECTIONS = Reply(421, "4.7.0", "Too many connections from your address, try again later")

@@ -12,7 +12,7 @@ from email.utils import formatdate
 from functools import lru_cache
 
 from gsmtp.protocol.envelope import Envelope
-from gsmtp.socketaddress import address_literal
+from gsmtp.socket_address import address_literal
 
 # RFC 5321 4.5.3.1.2: a domain has at most 255 octets. A field with all of a longer HELO could be too long a line.
 _MAX_HELO = 255

@@ -26,7 +26,7 @@ import dns.reversename
 import gevent
 
 from gsmtp.protocol.envelope import Address
-from gsmtp.socketaddress import parse_host
+from gsmtp.socket_address import parse_host
 
 logger = logging.getLogger("gsmtp.server")
 

@@ -20,10 +20,10 @@ from gsmtp_workers.sharedtable import table_of
 from gsmtp_workers.worker import Worker
 
 from gsmtp import settings as settings_module
+from gsmtp.net.gevent_transport import PlainTransport
 from gsmtp.net.networks import Networks
 from gsmtp.net.timer import DeadlineTimer
 from gsmtp.net.tls import TlsContext, TlsSettings
-from gsmtp.net.transport import PlainTransport
 from gsmtp.protocol.envelope import Address, Session
 from gsmtp.protocol.extensions import Extension, ExtensionSet
 from gsmtp.protocol.parameters import ParameterError, Parser
@@ -37,7 +37,7 @@ from gsmtp.server.listener import Counters, ListenerContext, Timeouts
 from gsmtp.server.loader import load_hooks, start
 from gsmtp.server.reverse_dns import ReverseDns
 from gsmtp.settings import Listen, Settings
-from gsmtp.socketaddress import parse_address
+from gsmtp.socket_address import parse_address
 
 Handle = Callable[[socket.socket, Any], None]
 

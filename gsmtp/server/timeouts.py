@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import monotonic
 
-from gsmtp.net.timer import NEVER
+from gsmtp.net.transport import NEVER
 from gsmtp.protocol.server.states import State
 from gsmtp.server.listener import Timeouts
 

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from gsmtp.protocol.envelope import Address
-from gsmtp.socketaddress import host_text
+from gsmtp.socket_address import host_text
 
 
 class ProxyError(ValueError):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gsmtp.socketaddress import (
+from gsmtp.socket_address import (
     SocketAddress,
     address_literal,
     format_address,

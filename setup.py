@@ -61,12 +61,14 @@ setup(
     extras_require={
         "mime": ["pybase64>=1.3"],
         "dkim": ["cryptography>=41"],
+        "idna": ["idna>=3.4"],
         "soak": ["matplotlib>=3.8", "tqdm>=4.66", "cryptography>=42", "psutil>=7.2"],
         "test": [
             "setuptools>=61",
             "pytest>=8",
             "pytest-xdist>=3.5",
             "hypothesis>=6.100",
+            "idna>=3.4",
             "ruff>=0.6",
             "mypy>=1.10",
             "types-psutil>=5.9",

@@ -18,16 +18,17 @@ from typing import Any
 _WITH_PORT = re.compile(r"(?:\[(?P<bracketed>[^\[\]]+)\]|(?P<host>[^\[\]:/]*)):(?P<port>[0-9]{1,5})")
 _NAME = re.compile(r"[^\[\]:/\s]+")
 
+IPAddress = IPv4Address | IPv6Address
 SocketAddress = tuple[Any, ...] | str | bytes | None
 
 
-def unmap(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+def unmap(address: IPAddress) -> IPAddress:
     """Return the IPv4 address that an IPv4-mapped IPv6 address stands for, and any other address as it is."""
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return address if mapped is None else mapped
 
 
-def parse_host(host: str) -> IPv4Address | IPv6Address | None:
+def parse_host(host: str) -> IPAddress | None:
     """Return the IP address written in `host`, unmapped and without its zone, or None if it is not an address."""
     try:
         address = ip_address(host.partition("%")[0])
@@ -36,7 +37,7 @@ def parse_host(host: str) -> IPv4Address | IPv6Address | None:
     return unmap(address)
 
 
-def host_text(address: IPv4Address | IPv6Address) -> str:
+def host_text(address: IPAddress) -> str:
     """Return the host part that `socket.accept` would give for this address.
 
     An IPv4-mapped address is written ::ffff:192.0.2.1, which `str` does only from Python 3.13 on.

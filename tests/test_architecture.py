@@ -104,6 +104,7 @@ def strays(package: str, *allowed: str) -> Iterator[str]:
         ("gsmtp.socket_address", []),
         ("gsmtp.protocol", ["gsmtp.protocol", "gsmtp.reply", "gsmtp.socket_address"]),
         ("gsmtp.net", ["gsmtp.net", "gsmtp.reply", "gsmtp.socket_address"]),
+        ("gsmtp.dns", ["gsmtp.dns", "gsmtp.socket_address"]),
         ("gsmtp.handler", ["gsmtp.protocol", "gsmtp.reply"]),
         ("gsmtp.mime", ["gsmtp.mime"]),
         ("gsmtp.values", []),

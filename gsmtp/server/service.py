@@ -20,6 +20,8 @@ from gsmtp_workers.sharedtable import table_of
 from gsmtp_workers.worker import Worker
 
 from gsmtp import settings as settings_module
+from gsmtp.dns.nameservers import NameServers
+from gsmtp.dns.resolver import Resolver
 from gsmtp.net.gevent_transport import PlainTransport
 from gsmtp.net.networks import Networks
 from gsmtp.net.timer import DeadlineTimer
@@ -71,7 +73,7 @@ class Service:
         self._sweep: DeadlineTimer[Connection] = DeadlineTimer()
         self._limit_store = table_of(worker, settings.limit_entries)
         try:
-            self._names = ReverseDns(settings.nameservers)
+            self._names = ReverseDns(Resolver(NameServers(settings.nameservers)))
         except ValueError as error:
             raise BootError(f"nameservers: {error}") from None
         self._hooks = load_hooks(settings.handler, self.new_id)

@@ -126,6 +126,7 @@ class ClientTlsContext:
         minimum: Literal["1.2", "1.3"] = "1.2",
         ciphers: str = "",
     ) -> None:
+        # Not ssl.create_default_context: what it demands of certificates differs between versions of Python.
         self._context = context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = verify
         context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE

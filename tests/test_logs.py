@@ -19,7 +19,9 @@ from types import SimpleNamespace
 import gevent
 import psutil
 import pytest
-from live import Live, Talk, command, environment, json_lines, wait_for
+from harness.client import Client
+from harness.master import Master, command, environment
+from harness.waiting import wait_for
 
 from gsmtp import logs
 from gsmtp.reply import Reply
@@ -42,7 +44,7 @@ SAYINGS = {
 NAMELESS = "XFORGED\x1b[31m"
 
 
-def provoke(live: Live) -> None:
+def provoke(live: Master) -> None:
     """Say all of it at all places."""
     for saying in SAYINGS.values():
         for line in (
@@ -67,7 +69,7 @@ def provoke(live: Live) -> None:
 
 
 @pytest.mark.parametrize("format", ["text", "json"])
-def test_a_client_cannot_forge_a_line(serve: Callable[..., Live], format: str) -> None:
+def test_a_client_cannot_forge_a_line(serve: Callable[..., Master], format: str) -> None:
     live = serve("--log-format", format, "--log-level", "debug")
     provoke(live)
     with live.connect() as talk:
@@ -90,7 +92,7 @@ def test_a_client_cannot_forge_a_line(serve: Callable[..., Live], format: str) -
     assert max(map(len, lines)) < 50_000
 
 
-def test_ids(serve: Callable[..., Live]) -> None:
+def test_ids(serve: Callable[..., Master]) -> None:
     live = serve("--log-format", "json", workers=2)
     said: dict[str, str] = {}
     for _ in range(5):
@@ -101,7 +103,7 @@ def test_ids(serve: Callable[..., Live]) -> None:
                 assert talk.deliver(b"x\r\n").startswith("250")
             assert talk.ask("QUIT").startswith("221")
     assert live.stop() == 0
-    records = json_lines(live.log)
+    records = live.records()
     by_session: dict[str, list[str]] = {}
     for record in records:
         if record["process"] == "master" or record["event"] == "gsmtp.handler":
@@ -132,14 +134,14 @@ class Inbox(Handler):
 
 
 @pytest.mark.parametrize("format", ["text", "json"])
-def test_a_traceback_and_its_reference(serve: Callable[..., Live], format: str) -> None:
+def test_a_traceback_and_its_reference(serve: Callable[..., Master], format: str) -> None:
     live = serve("--log-format", format, code=RAISES)
     with live.connect() as talk:
         reference = talk.deliver(b"x\r\n").rsplit("[", 1)[1].rstrip("]")
     assert live.stop() == 0
     assert not re.search(r"[^\x20-\x7e\n]", live.log)
     if format == "json":
-        (record,) = [record for record in json_lines(live.log) if record.get("reference") == reference]
+        (record,) = [record for record in live.records() if record.get("reference") == reference]
         assert "ZeroDivisionError: first line" in record["traceback"]
         return
     lines = live.lines
@@ -151,7 +153,7 @@ def test_a_traceback_and_its_reference(serve: Callable[..., Live], format: str) 
     assert not any(line.startswith("2026-01-01") for line in lines)
 
 
-def test_a_file(serve: Callable[..., Live]) -> None:
+def test_a_file(serve: Callable[..., Master]) -> None:
     live = serve("--log-file", "own.log")
     with live.connect() as talk:
         assert talk.deliver(b"x\r\n").startswith("250")
@@ -160,7 +162,7 @@ def test_a_file(serve: Callable[..., Live]) -> None:
     assert live.output.read_text() == ""
 
 
-def test_a_relative_file_is_the_same_for_all(serve: Callable[..., Live], tmp_path: Path) -> None:
+def test_a_relative_file_is_the_same_for_all(serve: Callable[..., Master], tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     live = serve("--log-file", "own.log", chdir=tmp_path / "elsewhere")
     with live.connect() as talk:
@@ -171,7 +173,7 @@ def test_a_relative_file_is_the_same_for_all(serve: Callable[..., Live], tmp_pat
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_the_file_belongs_to_those_who_write_it(serve: Callable[..., Live]) -> None:
+def test_the_file_belongs_to_those_who_write_it(serve: Callable[..., Master]) -> None:
     group = grp.getgrgid(pwd.getpwnam("nobody").pw_gid)
     live = serve("--log-file", "own.log", "--group", group.gr_name)
     assert live.log_path.stat().st_gid == group.gr_gid
@@ -218,7 +220,7 @@ def test_a_log_that_nobody_reads_holds_nobody_up(tmp_path: Path) -> None:
             before = workers()
             os.kill(min(before), signal.SIGKILL)
             wait_for(lambda before=before: len(workers() - {min(before)}) == 2, what="another worker")
-        with Talk(str(path)) as talk:
+        with Client(str(path)) as talk:
             assert talk.ask("EHLO client.example").startswith("250")
             assert talk.deliver(b"x\r\n").startswith("250")
         live.send_signal(signal.SIGTERM)

@@ -32,8 +32,9 @@ from typing import Any
 
 import pytest
 from certificates import MAIN, Certificates, tool
-from dovecot import Dovecot
-from live import Live, taken
+from harness.dovecot import Dovecot
+from harness.master import Master
+from harness.messages import taken
 
 from gsmtp.protocol import sasl
 
@@ -90,7 +91,7 @@ NUMBERS = count(1)
 class Peers:
     """One server with a listener of each kind, by name."""
 
-    def __init__(self, live: Live, certificates: Certificates, binds: dict[str, str]) -> None:
+    def __init__(self, live: Master, certificates: Certificates, binds: dict[str, str]) -> None:
         self.live, self.certificates = live, certificates
         # Port 0 is asked for more than once: the log has them in the order of the listeners.
         found = iter(re.findall(r"listening on [^\"\s]+ \(([^)]+)\)", live.log))
@@ -117,7 +118,7 @@ def peers(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) 
     for name, bind in binds.items():
         rows += ["[[listen]]", f'bind = "{bind}"', 'proxy_protocol = ["127.0.0.1"]' if name == "proxied" else ""]
     (directory / "gsmtp.toml").write_text("\n".join(rows))
-    live = Live(directory, ["inbox:Inbox", "-c", "gsmtp.toml"], 1)
+    live = Master(directory, ["inbox:Inbox", "-c", "gsmtp.toml"], 1)
     try:
         live.until_ready()
         yield Peers(live, certificates, binds)

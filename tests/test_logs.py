@@ -13,6 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -212,14 +213,17 @@ def test_a_log_that_nobody_reads_holds_nobody_up(tmp_path: Path) -> None:
                     found.add(child.pid)
         return found
 
+    def replaced(pid: int) -> bool:
+        return len(workers() - {pid}) == 2
+
     try:
         wait_for(path.exists, what="the socket")
         wait_for(lambda: len(workers()) == 2, what="workers")
         fill(f"/proc/{live.pid}/fd/2")
         for _ in range(2):
-            before = workers()
-            os.kill(min(before), signal.SIGKILL)
-            wait_for(lambda before=before: len(workers() - {min(before)}) == 2, what="another worker")
+            killed = min(workers())
+            os.kill(killed, signal.SIGKILL)
+            wait_for(partial(replaced, killed), what="another worker")
         with Client(str(path)) as talk:
             assert talk.ask("EHLO client.example").startswith("250")
             assert talk.deliver(b"x\r\n").startswith("250")

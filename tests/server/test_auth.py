@@ -20,6 +20,7 @@ from harness.master import Master
 from peerhandlers import PASSWORD, TOKEN, source
 
 from gsmtp.protocol import sasl
+from gsmtp.protocol.sasl import scram
 
 Serve = Callable[..., Master]
 USER = "alice@example.org"
@@ -56,9 +57,9 @@ def login(serve_auth: Serve) -> Master:
     return serve_auth()
 
 
-def secure(live: Master, context: ssl.SSLContext, greet: bool = True) -> Client:
+def secure(live: Master, context: ssl.SSLContext, ehlo: bool = True) -> Client:
     """A client of the smtps listener."""
-    return live.connect(live.addresses["smtps://127.0.0.1:0"], tls=context, greet=greet)
+    return live.connect(live.addresses["smtps://127.0.0.1:0"], tls=context, ehlo=ehlo)
 
 
 def user(talk: Client) -> object:
@@ -254,7 +255,7 @@ def test_another_channel_cannot_be_bound_to(login: Master, certificates: Certifi
         with secure(login, certificates.context(version=version)) as talk:
             for kind in ("tls-unique", "tls-server-end-point"):
                 context = sasl.ClientContext(user=USER, password=PASSWORD, channel_bindings={kind: b"x" * 32})
-                exchange = sasl.scram_client(context, plus=True)
+                exchange = scram.scram_client(context, plus=True)
                 first = sasl.advance(exchange)
                 assert isinstance(first, sasl.Response) and first.data is not None
                 reply = talk.ask(f"AUTH SCRAM-SHA-256-PLUS {sasl.encode(first.data)}")

@@ -255,8 +255,8 @@ def test_failed_logins_per_address(server: Callable[..., Master]) -> None:
 
 def test_who_is_refused_login_for_a_while_has_not_failed_again(server: Callable[..., Master]) -> None:
     """Else the limit would hold for as long as somebody asks."""
-    settings = ("auth_without_tls=true", "auth_failure_delay=0.0", "limit_auth_failures=2", "limit_exempt=[]")
-    settings += ("limit_auth_interval=2.0",)
+    settings = ["auth_without_tls=true", "auth_failure_delay=0.0", "limit_auth_failures=2", "limit_exempt=[]"]
+    settings += ["limit_auth_interval=2.0"]
     live = server(*[text for each in settings for text in ("-s", each)], code=LOGIN)
     with live.connect() as talk:
         for _ in range(2):

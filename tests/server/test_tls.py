@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -226,7 +227,8 @@ def test_the_name_picks_the_certificate(serve_tls: Serve, certificates: Certific
                 assert isinstance(talk.socket, ssl.SSLSocket)
                 certificate = talk.socket.getpeercert()
                 assert certificate is not None
-                shown.append(dict(pair for group in certificate["subject"] for pair in group)["commonName"])
+                subject: Any = certificate["subject"]
+                shown.append(dict(pair for group in subject for pair in group)["commonName"])
                 seen = facts(talk)["tls"]
                 assert isinstance(seen, list) and (seen[1] or "").lower() == (name or "").lower()
     assert shown == [MAIN] * 2 + [OTHER] * 4 + [MAIN] * 4

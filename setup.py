@@ -14,8 +14,8 @@ HERE = Path(__file__).parent
 COMPILE = os.environ.get("GSMTP_COMPILE", "0") == "1"
 COMPILED = [
     *(f"gsmtp/protocol/{name}.py" for name in ("address", "framing")),
-    *(f"gsmtp/protocol/server/{name}.py" for name in ("chunking", "engine", "events", "opening", "session")),
-    "gsmtp/protocol/server/transaction.py",
+    *(f"gsmtp/protocol/server/{name}.py" for name in ("chunking", "events", "greeting", "session", "transaction")),
+    "gsmtp/protocol/server/transitions.py",
     "gsmtp/net/transport.py",
     *(f"gsmtp/server/{name}.py" for name in ("connection", "dispatcher", "message", "received", "spool", "timeouts")),
     "gsmtp/storage/store.py",

@@ -43,8 +43,8 @@ from gsmtp import settings
 from gsmtp.counters import Counters
 from gsmtp.net.errors import ConnectionLost
 from gsmtp.protocol.envelope import Envelope, Session
-from gsmtp.protocol.extensions import ExtensionSet
 from gsmtp.protocol.server import events
+from gsmtp.protocol.server.extensions import ExtensionSet
 from gsmtp.protocol.server.options import Options
 from gsmtp.server.dispatcher import Dispatcher
 from gsmtp.server.hooks import Hooks

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gsmtp.counters import Counters
 from gsmtp.net.tls import TlsContext
-from gsmtp.protocol.extensions import ExtensionSet
+from gsmtp.protocol.server.extensions import ExtensionSet
 from gsmtp.protocol.server.options import Options
 from gsmtp.server.admission import Admission
 from gsmtp.server.eventlog import EventLog

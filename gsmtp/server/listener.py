@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
+from gsmtp.net.timer import DeadlineTimer
 from gsmtp.net.tls import TlsContext
+from gsmtp.protocol.envelope import Envelope
 from gsmtp.protocol.extensions import ExtensionSet
 from gsmtp.protocol.server.options import Options
 from gsmtp.server.admission import Admission
@@ -46,11 +49,24 @@ class Counters:
         self.committing = self.messages = self.octets = self.refused = 0
 
 
+class Tap(Protocol):
+    """Sees the content of one message on its way to the spool or the stream. It must not block."""
+
+    def write(self, data: bytes) -> None:
+        """Take a piece. An OSError refuses the message, as that of a full spool does."""
+
+    def finish(self) -> None:
+        """The content is whole. Raises as `write` does."""
+
+    def close(self) -> None:
+        """Free what is held. Without `finish` before it, the content was refused or given up. Idempotent."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerContext:
     """`new_id` gives ids that nothing else has. `asks`: what the protocol has to ask about (see ServerSession), for the
     hooks and the limits. `entrance`: None where nothing comes before the banner. `implicit_tls`: TLS begins with the
-    connection."""
+    connection. `hook_timer` watches the deadlines of hooks. `taps` make what sees the content of an envelope."""
 
     listener: str
     options: Options
@@ -67,3 +83,5 @@ class ListenerContext:
     entrance: Admission | None
     tls: TlsContext | None
     implicit_tls: bool
+    hook_timer: DeadlineTimer[Any]
+    taps: tuple[Callable[[Envelope], Tap], ...] = ()

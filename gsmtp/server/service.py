@@ -36,6 +36,7 @@ from gsmtp.server.limits import Limits, Rates
 from gsmtp.server.listener import Counters, ListenerContext, Timeouts
 from gsmtp.server.loader import load_hooks, start
 from gsmtp.server.reverse_dns import ReverseDns
+from gsmtp.server.runner import HookRunner
 from gsmtp.settings import Listen, Settings
 
 Handle = Callable[[socket.socket, Any], None]
@@ -68,6 +69,7 @@ class Service:
         self._numbers = itertools.count(1)
         self._tally = Counters()
         self._sweep: DeadlineTimer[Connection] = DeadlineTimer()
+        self._hook_timer: DeadlineTimer[HookRunner] = DeadlineTimer()
         self._limit_store = table_of(worker, settings.limit_entries)
         try:
             self._names = ReverseDns(settings.nameservers)
@@ -135,6 +137,7 @@ class Service:
             spool_memory=settings.spool_memory,
             tls=self._tls(listen) if implicit_tls or options.tls != "never" else None,
             implicit_tls=implicit_tls,
+            hook_timer=self._hook_timer,
         )
 
     def _entrance(self, settings: Settings, listen: Listen, options: Options) -> Admission:
@@ -211,10 +214,11 @@ class Service:
 
     def _exit(self) -> None:
         if self._hooks.on_stop is not None:
-            self._hooks.tell(self._hooks.on_stop, "")
+            self._hooks.notify(self._hooks.on_stop, "")
         self._publisher.stop()
         self._publish()
         self._sweep.close()
+        self._hook_timer.close()
         self._log.flush()
 
 

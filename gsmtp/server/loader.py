@@ -13,6 +13,7 @@ from typing import Any
 from gsmtp_workers.load import load
 from gsmtp_workers.plan import BootError
 
+from gsmtp.handler import Worker
 from gsmtp.server.hooks import HandlerError, Hooks
 
 logger = logging.getLogger("gsmtp.handler")
@@ -40,7 +41,7 @@ def load_hooks(handler: Mapping[str, Any], new_id: Callable[[], str]) -> Hooks:
         raise BootError(f"cannot use {name}: {error}") from None
 
 
-def start(hooks: Hooks, worker: Any) -> None:
+def start(hooks: Hooks, worker: Worker) -> None:
     """Call on_start. Raises BootError."""
     if hooks.on_start is not None:
         try:

@@ -100,23 +100,16 @@ class SpooledContent:
 
 
 class StreamedContent:
-    """Gives the content to `on_data`, piece by piece, while that runs in a greenlet of its own.
+    """Gives the content to `on_data`, piece by piece, while the hook runs in a greenlet of its own.
 
-    What comes after the hook has returned is thrown away; its answer stands, and is given at the end.
+    What comes after the hook has returned is thrown away; its answer is kept until the end. `size`:
+    octets so far.
     """
 
     __slots__ = (
-        "_context",
-        "_envelope",
-        "_refusal",
-        "_runner",
-        "_session_id",
-        "_stream",
-        "_taps",
-        "_task",
-        "arrived",
+        "_began", "_context", "_envelope", "_refusal", "_result", "_runner", "_session_id", "_taps", "_task", "arrived",
         "size",
-    )
+    )  # fmt: skip
 
     def __init__(self, context: ListenerContext, runner: HookRunner, session_id: str, envelope: Envelope) -> None:
         self.arrived = monotonic()
@@ -125,9 +118,10 @@ class StreamedContent:
         self._runner = runner
         self._session_id = session_id
         self._envelope = envelope
-        self._refusal: Reply | None = None
-        self._stream: ContentStream | None = None
-        self._task: HookTask | None = None
+        self._began = False
+        self._task: HookTask | None = None  # while the hook runs
+        self._result: tuple[Answer, bool] | None = None
+        self._refusal: Reply | None = None  # for a tap that has failed
         self._taps: list[Tap] = [tap(envelope) for tap in context.taps] if context.taps else _NO_TAPS
 
     @property
@@ -143,20 +137,16 @@ class StreamedContent:
         self.size += len(data)
         if self._taps and self._refusal is None:
             self._write_taps(data, last)
-        task, stream = self._task, self._stream
-        if task is None or stream is None:
-            hook = self._context.hooks.on_data
-            assert hook is not None
-            self._context.tally.committing += 1
-            self._stream = stream = ContentStream(data, last)
-            self._task = task = HookTask(self._runner, hook, self._context.timing.message, self._envelope, stream)
-        elif task.ended:
-            return
-        elif self._refusal is None:
-            stream.feed(data, last)
-        else:
-            stream.refuse(self._refusal)
-        self._wait(task, stream)
+        task = self._task
+        if not self._began:
+            self._began = True
+            self._begin(ContentStream(data, last), last)
+        elif task is not None:
+            if self._refusal is None:
+                task.stream.feed(data, last)
+            else:
+                task.stream.refuse(self._refusal)
+            self._wait(task)
 
     def _write_taps(self, data: bytes, last: bool) -> None:
         try:
@@ -167,48 +157,59 @@ class StreamedContent:
         except OSError as error:
             self._refusal = self._context.hooks.failure("spool", self._session_id, error)
 
-    def _wait(self, task: HookTask, stream: ContentStream) -> None:
+    def _begin(self, stream: ContentStream, last: bool) -> None:
+        hook, timeout, counters = self._context.hooks.on_data, self._context.timing.message, self._context.tally
+        assert hook is not None
+        counters.committing += 1
+        if not last:
+            self._task = task = HookTask(self._runner, hook, timeout, self._envelope, stream)
+            self._wait(task)
+            return
+        # The stream never waits, so the hook needs no greenlet.
+        try:
+            self._result = self._runner.run(hook, timeout, self._envelope, stream)
+        finally:
+            counters.committing -= 1
+            stream.close()
+
+    def _wait(self, task: HookTask) -> None:
         try:
             task.wait()
         finally:
             if task.ended:
+                self._result, self._task = task.result, None
                 self._context.tally.committing -= 1
-                stream.close()
+                task.stream.close()
 
     def deliver(self) -> tuple[Answer, bool]:
         """After the last piece: return what the hook has said, and whether to end the session.
 
         Raises GreenletExit when the hook was killed.
         """
-        task = self._task
-        assert task is not None
-        if task.result is None:
+        if self._result is None:
             raise GreenletExit
-        if self._refusal is not None:
-            return self._refusal, False
-        return task.result
+        return self._result if self._refusal is None else (self._refusal, False)
 
     def refuse(self, reply: Reply) -> None:
         """The protocol has refused the content with `reply`. Return when the hook has. Raises as `write` does."""
-        task, stream = self._task, self._stream
-        if task is not None and stream is not None and not task.ended:
-            stream.refuse(reply)
-            self._wait(task, stream)
+        task = self._task
+        if task is not None:
+            task.stream.refuse(reply)
+            self._wait(task)
 
     def lose(self, reason: str) -> None:
         """The client is gone, or the session ends. Return when the hook has. Raises as `write` does."""
-        task, stream = self._task, self._stream
-        if task is not None and stream is not None and not task.ended:
-            stream.lose(reason)
-            self._wait(task, stream)
+        task = self._task
+        if task is not None:
+            task.stream.lose(reason)
+            self._wait(task)
 
     def close(self) -> None:
         """Free what is held. A hook that has not returned is killed. Idempotent."""
-        task, stream = self._task, self._stream
-        if task is not None and stream is not None and not task.ended:
-            self._task = None
+        task, self._task = self._task, None
+        if task is not None:
             self._context.tally.committing -= 1
-            stream.lose("the session has ended")  # for whoever else reads it
+            task.stream.lose("the session has ended")  # for whoever else reads it
             task.kill()
         for tap in self._taps:
             tap.close()

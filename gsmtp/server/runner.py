@@ -178,12 +178,12 @@ class HookTask:
     `result` is then what HookRunner.run returned, or None when that raised.
     """
 
-    __slots__ = ("_greenlet", "_runner", "_started", "_stream", "_timeout", "ended", "result")
+    __slots__ = ("_greenlet", "_runner", "_started", "_timeout", "ended", "result", "stream")
 
     def __init__(self, runner: HookRunner, hook: Hook, timeout: float, envelope: Any, stream: ContentStream) -> None:
         """Start the hook; `wait` lets it work."""
         self._runner = runner
-        self._stream = stream
+        self.stream = stream
         self._timeout = timeout
         self._started = self.ended = False
         self.result: tuple[Answer, bool] | None = None
@@ -193,12 +193,12 @@ class HookTask:
         # Its deadline begins here, since nothing can be thrown into a greenlet that has not started.
         self._started = True
         try:
-            self.result = self._runner.run(hook, self._timeout, envelope, self._stream)
+            self.result = self._runner.run(hook, self._timeout, envelope, self.stream)
         except (ConnectionLost, GreenletExit):
             pass
         finally:
             self.ended = True
-            self._stream.paused.set()
+            self.stream.paused.set()
 
     def wait(self) -> None:
         """Wait until the hook asks its stream for more, or has ended. The hook has its whole timeout for that.
@@ -208,7 +208,7 @@ class HookTask:
         if self._started:
             self._runner.begin(self._greenlet, self._timeout)
         try:
-            self._stream.paused.wait()
+            self.stream.paused.wait()
         finally:
             self._runner.end()
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import mimetypes
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar, Union
 
 from gsmtp.mime.addresses import Address, Group
 from gsmtp.mime.defects import DEFAULT_LIMITS
@@ -19,10 +20,15 @@ from gsmtp.mime.domains import to_ascii
 from gsmtp.mime.fields import Parameters, SetField, Settable, to_addresses
 from gsmtp.mime.headers import Headers
 from gsmtp.mime.identifiers import make_boundary, make_message_id
-from gsmtp.mime.message import Message
 from gsmtp.mime.part import TYPE, Part, Source
+from gsmtp.mime.writer import encode_part
+
+if TYPE_CHECKING:
+    from gsmtp.mime.message import Message
 
 Addresses = str | Address | Group | Sequence[Address | Group | str]
+
+MessageClass = TypeVar("MessageClass", bound=Part)
 
 _NEWLINE = re.compile(r"\r\n|\r|\n")
 _ID = re.compile(r"<[^<>\s]+>")
@@ -50,7 +56,7 @@ class Attachment:
         return cls(path.read_bytes(), path.name)
 
 
-Attachable = Attachment | Message | tuple[str, bytes | str] | PathLike[str]
+Attachable = Union[Attachment, "Message", tuple[str, bytes | str], PathLike[str]]
 
 
 def text_bytes(text: str) -> bytes:
@@ -60,12 +66,10 @@ def text_bytes(text: str) -> bytes:
 
 
 class Builder:
-    """Makes parts that share one `Source`: `encode` gives the bytes of such a part, `check` its defects
-    (none).
-    """
+    """Makes the parts of one mail. They share one `Source`, and have no defects."""
 
-    def __init__(self, encode: Callable[[Part], bytes]) -> None:
-        self.source = Source(DEFAULT_LIMITS, None, lambda part: [], encode)
+    def __init__(self) -> None:
+        self.source = Source(DEFAULT_LIMITS, None, lambda part: [], encode_part)
 
     def leaf(self, content_type: str, content: bytes, params: Mapping[str, str] | None = None) -> Part:
         """A part of that type and content. ValueError for what is no type, or multipart."""
@@ -93,7 +97,9 @@ class Builder:
 
     def attached(self, item: Attachable, disposition: str | None = None, content_id: str | None = None) -> Part:
         """A part of what can be attached."""
-        if isinstance(item, Message):
+        if isinstance(item, Part):
+            if not item._is_message:
+                raise TypeError("a part that is no message cannot be attached")
             part = Part(self.source, Headers())
             part.headers.add("Content-Type", "message/rfc822")
             part.headers.add("Content-Disposition", disposition or "attachment")
@@ -124,9 +130,9 @@ class Builder:
             part.headers.add("Content-ID", f"<{content_id.strip('<>')}>")
         return part
 
-    def message(self, headers: Headers, body: Part) -> Message:
-        """A message with these headers and the body and Content headers of `body`."""
-        message = Message(self.source, headers)
+    def message(self, message_class: type[MessageClass], headers: Headers, body: Part) -> MessageClass:
+        """Return a message with these headers, and the content and Content fields of `body`."""
+        message = message_class(self.source, headers)
         message._children, message._embedded, message._payload = body._children, body._embedded, body._payload
         for name, field, _ in body.headers.fields():
             if isinstance(field, SetField):
@@ -135,7 +141,7 @@ class Builder:
 
 
 def build(
-    encode: Callable[[Part], bytes],
+    message_class: type[MessageClass],
     from_: Addresses,
     to: Addresses = (),
     subject: str = "",
@@ -149,8 +155,8 @@ def build(
     reply_to: Addresses = (),
     date: datetime | None = None,
     message_id: str | None = None,
-) -> Message:
-    """What `Message.build` does; `encode` is the function that writes a built part."""
+) -> MessageClass:
+    """Do what `Message.build` does, for the class of the message to make."""
     head = Headers()
     senders = to_addresses(from_)
     if not senders:
@@ -172,8 +178,8 @@ def build(
         head.add(name, value)
     complete_references(head)
     head.add("MIME-Version", "1.0")
-    builder = Builder(encode)
-    return builder.message(head, _body(builder, text, html, list(attachments), inline or {}))
+    builder = Builder()
+    return builder.message(message_class, head, _body(builder, text, html, list(attachments), inline or {}))
 
 
 def _body(

@@ -10,23 +10,22 @@ from email.message import Message as StdlibMessage
 from email.parser import BytesParser
 from email.policy import Policy
 from email.policy import default as default_policy
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from gsmtp.mime.addresses import Address, Group
+from gsmtp.mime.build import Addresses, Attachable, build
 from gsmtp.mime.charset import guess
 from gsmtp.mime.dates import parse_date
 from gsmtp.mime.defects import Defect
+from gsmtp.mime.fields import Settable
 from gsmtp.mime.part import IDENTIFIER, Part, first_id
-
-if TYPE_CHECKING:
-    from gsmtp.mime.build import Addresses, Attachable
-    from gsmtp.mime.fields import Settable
 
 
 class Message(Part):
     """A mail, decoded by `decode` or made by `Message.build`, or a mail attached to one."""
 
     __slots__ = ()
+    _is_message = True
 
     @staticmethod
     def build(
@@ -52,12 +51,8 @@ class Message(Part):
         References from In-Reply-To. ValueError for a value with CR, LF or NUL, for what is no address, and
         for a mail without From.
         """
-        # The one place that looks up: the class people know makes what this file cannot.
-        from gsmtp.mime.build import build
-        from gsmtp.mime.encode import encode_part
-
         return build(
-            encode_part,
+            Message,
             from_,
             to,
             subject,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, ClassVar, cast
 
 from gsmtp.mime import transfer
 from gsmtp.mime.addresses import Address, Group, parse_addresses
@@ -61,6 +61,7 @@ class Part:
         "_body", "_buffer", "_children", "_default_type", "_embedded", "_end", "_origin", "_payload",
         "_source", "_start", "_type", "headers",
     )  # fmt: skip
+    _is_message: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -78,6 +78,7 @@ setup(
             "matplotlib>=3.8",
             "tqdm>=4.66",
             "types-tqdm>=4.66",
+            "scipy>=1.11",
             "psutil>=7.2",
         ],
         "benchmark": ["aiosmtpd>=1.4.6", "uvloop>=0.19"],

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import random
 import time
+from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
 
 import pytest
+from scipy.stats import theilslopes
 
-from gsmtp.soak.verdict import TOLERANCES, MeasureVerdict, Outcome, Verdict, Window, evaluate, is_warm
+from gsmtp.soak.verdict import CONFIDENCE, TOLERANCES, MeasureVerdict, Outcome, Verdict, Window, evaluate, is_warm
 
 SERVED = 1000  # sessions in a window
 PAGE = 4096
@@ -103,6 +106,24 @@ def test_how_often_the_interval_has_the_true_slope(
         assert found.low <= found.slope <= found.high
         covered += found.low <= 20.0 <= found.high
     assert covered / rounds >= least
+
+
+@pytest.mark.parametrize("noise", [white, heavy, remembering(0.5)])
+@pytest.mark.parametrize("number", [8, 15])  # too few for a step to be looked for
+def test_scipy_finds_the_same_slope_and_a_narrower_interval(
+    number: int, noise: Callable[[random.Random], Iterator[float]]
+) -> None:
+    """scipy's interval is that for independent values, which is the least that ours may be."""
+    for seed in range(20):
+        values = line(number, 20.0, noise(random.Random(seed)), HEALTHY["uss"])
+        found = judged("uss", values, seed)
+        x = [SERVED * (place + 5) for place in range(number)]
+        slope, _, low, high = theilslopes(values, x, CONFIDENCE)
+        assert found.slope == pytest.approx(slope)
+        ranks = sorted((b - a) / SERVED / (j - i) for (i, a), (j, b) in combinations(enumerate(values), 2))
+        # The two round the rank of an end in their own ways.
+        assert bisect(ranks, found.low) <= bisect(ranks, low) + 1
+        assert bisect(ranks, found.high) >= bisect(ranks, high) - 1
 
 
 def worker(number: int, seed: int, **slopes: float) -> list[Window]:

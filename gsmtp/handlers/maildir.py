@@ -6,7 +6,7 @@ recipients were named.
 
 A stored file is Return-Path, Delivered-To for each recipient who has this box, the trace lines of the server,
 and then the content as it was sent, octet for octet: its CRLF line ends stay. (A box that several recipients
-share names them all. It has one owner, so that tells no Bcc to a stranger.) ReverseDns follow
+share names them all. It has one owner, so that tells no Bcc to a stranger.) Names follow
 https://cr.yp.to/proto/maildir.html, with the size as Maildir++ has it (",S=", octets of the file), so that readers
 and quotas need not ask the file system.
 

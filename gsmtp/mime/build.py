@@ -1,6 +1,6 @@
-"""A mail from its pieces: `build` chooses the structure, the types and the headers that must be there.
+"""Makes a mail of its pieces: `build` chooses the structure, the types and the fields that it must have.
 
-Nothing is encoded here but headers; encode.py chooses the transfer encodings when the mail is written.
+Only header fields are encoded here; writer.py chooses the transfer encodings when the mail is written.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _ID = re.compile(r"<[^<>\s]+>")
 
 @dataclass(frozen=True)
 class Attachment:
-    """Bytes (or text, which becomes UTF-8 with CRLF) to go with a mail.
+    """Content to attach to a mail: bytes, or text, which becomes UTF-8 with CRLF.
 
-    Without `content_type` it is guessed from the name, else application/octet-stream. `params` are further
-    parameters of Content-Type. `content_id` is with or without brackets.
+    Without `content_type` the type is guessed from the name, else it is application/octet-stream. `params` are further
+    parameters of Content-Type. `content_id` may be with or without brackets.
     """
 
     content: bytes | str
@@ -51,7 +51,7 @@ class Attachment:
 
     @classmethod
     def from_file(cls, path: str | PathLike[str]) -> Attachment:
-        """The content of a file under its own name. Raises OSError."""
+        """Return the content of a file under its own name. Raises OSError."""
         path = Path(path)
         return cls(path.read_bytes(), path.name)
 
@@ -60,7 +60,7 @@ Attachable = Union[Attachment, "Message", tuple[str, bytes | str], PathLike[str]
 
 
 def text_bytes(text: str) -> bytes:
-    """Text as it stands in mail: UTF-8, lines ended by CRLF, the last one too."""
+    """Return text as mail has it: UTF-8, each line ended by CRLF."""
     data = _NEWLINE.sub("\r\n", text).encode("utf-8")
     return data + b"\r\n" if data and not data.endswith(b"\r\n") else data
 
@@ -72,7 +72,7 @@ class Builder:
         self.source = Source(DEFAULT_LIMITS, None, lambda part: [], encode_part)
 
     def leaf(self, content_type: str, content: bytes, params: Mapping[str, str] | None = None) -> Part:
-        """A part of that type and content. ValueError for what is no type, or multipart."""
+        """Return a part of that type and content. Raises ValueError for what is no type, and for a multipart."""
         if not TYPE.fullmatch(content_type) or content_type.startswith("multipart/"):
             raise ValueError(f"not the type of a leaf: {content_type!r:.80}")
         part = Part(self.source, Headers())
@@ -81,12 +81,12 @@ class Builder:
         return part
 
     def text(self, subtype: str, text: str) -> Part:
-        """A text part in US-ASCII or UTF-8."""
+        """Return a text part in US-ASCII or UTF-8."""
         content = text_bytes(text)
         return self.leaf(f"text/{subtype}", content, {"charset": "us-ascii" if content.isascii() else "utf-8"})
 
     def multipart(self, subtype: str, parts: Iterable[Part], params: Mapping[str, str] | None = None) -> Part:
-        """A multipart with a boundary of its own."""
+        """Return a multipart with a new boundary."""
         part = Part(self.source, Headers())
         part.headers.add(
             "Content-Type",
@@ -96,7 +96,10 @@ class Builder:
         return part
 
     def attached(self, item: Attachable, disposition: str | None = None, content_id: str | None = None) -> Part:
-        """A part of what can be attached."""
+        """Return a part for an attachment.
+
+        Raises TypeError for what cannot be attached, ValueError for a bad type, OSError for a file that cannot be read.
+        """
         if isinstance(item, Part):
             if not item._is_message:
                 raise TypeError("a part that is no message cannot be attached")
@@ -156,7 +159,7 @@ def build(
     date: datetime | None = None,
     message_id: str | None = None,
 ) -> MessageClass:
-    """Do what `Message.build` does, for the class of the message to make."""
+    """Do what `Message.build` does, for the class of the message to make. Raises ValueError and OSError as it does."""
     head = Headers()
     senders = to_addresses(from_)
     if not senders:
@@ -189,7 +192,10 @@ def _body(
     attachments: list[Attachable],
     inline: Mapping[str, Attachable],
 ) -> Part:
-    """Text and HTML as alternatives, what the HTML shows related to it, what is attached mixed in."""
+    """Return the body: text and HTML as alternatives, images related to the HTML, attachments mixed in.
+
+    Raises ValueError for inline attachments without HTML.
+    """
     shown: list[Part] = [] if text is None else [builder.text("plain", text)]
     if html is not None:
         page = builder.text("html", html)
@@ -208,7 +214,7 @@ def _body(
 
 
 def _domain(senders: Sequence[Address | Group]) -> str | None:
-    """The sender's domain for the Message-ID."""
+    """Return the sender's domain for the Message-ID, or None."""
     for item in senders:
         if isinstance(item, Address) and item.domain and not item.domain.startswith("["):
             return to_ascii(item.domain)
@@ -216,7 +222,7 @@ def _domain(senders: Sequence[Address | Group]) -> str | None:
 
 
 def complete_references(head: Headers) -> None:
-    """References must end with what In-Reply-To names (RFC 5322 3.6.4)."""
+    """Make References end with what In-Reply-To names (RFC 5322 3.6.4)."""
     replied = _ID.findall(head.get("In-Reply-To", "") or "")
     known = _ID.findall(head.get("References", "") or "")
     missing = [found for found in replied if found not in known]

@@ -1,4 +1,4 @@
-"""Dates of mail (RFC 5322 3.3 and 4.3), read as they are written and written as they should be."""
+"""Dates of mail (RFC 5322 3.3 and 4.3), read as senders write them and written by the standard library."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ _LONGEST = 300
 
 
 def parse_date(text: str) -> datetime | None:
-    """The date in a Date header, always with a time zone (UTC where none can be read), or None.
+    """Return the date in a Date field, or None when none can be read.
 
-    Two-digit years are read as RFC 5322 4.3 says. A leap second becomes the second before.
+    It has a time zone: UTC where none can be read. Two-digit years are read as RFC 5322 4.3 says. A leap second becomes
+    the second before it.
     """
     text = " ".join(text[:_LONGEST].split())
     if found := _RFC.search(text) or _RFC.search(_COMMENT.sub(" ", text)):

@@ -23,13 +23,15 @@ def encode(
     cte: CTE = "7bit",
     dkim: DKIM | Sequence[DKIM] | None = None,
 ) -> bytes:
-    """The bytes of a mail, signed if `dkim` says so.
+    """Return the bytes of a mail, with the signatures of `dkim` in front.
 
-    `utf8`: None writes headers in ASCII unless the local part of an address needs UTF-8 (then
-    `Message.needs_smtputf8` is true and the mail may only go by SMTPUTF8), True writes them in UTF-8, False
-    raises `NeedsSMTPUTF8` where ASCII is not enough. `cte` is what the next hop can carry: "7bit", "8bit"
-    (8BITMIME) or "binary" (BINARYMIME). Bcc is dropped from what was built or changed. ValueError for a mail
-    without From.
+    `utf8` None writes header fields in ASCII unless the local part of an address needs UTF-8; then
+    `Message.needs_smtputf8` is true and the mail may only go by SMTPUTF8. True writes them in UTF-8. `cte` is what the
+    next hop can carry: "7bit", "8bit" (8BITMIME) or "binary" (BINARYMIME). Bcc is dropped from a mail that was built or
+    changed.
+
+    Raises ValueError for a mail without From, for an unknown `cte` and for what DKIM cannot sign, and NeedsSMTPUTF8
+    when `utf8` is False and ASCII is not enough.
     """
     if cte not in ("7bit", "8bit", "binary"):
         raise ValueError(f"cte is 7bit, 8bit or binary, not {cte!r}")

@@ -1,8 +1,8 @@
-"""A `Message` to bytes: what may go over SMTP, or what came, to the byte.
+"""Writes a `Part` as bytes: in a form that may go over SMTP, or unchanged.
 
-A decoded mail that was not changed is written as it came. One whose headers were changed keeps every other
-byte. What was built is written with CRLF, lines of at most 998 octets, no NUL, and no byte above 127 unless
-the caller allows it (`cte="8bit"`, `utf8=True`). There is no recursion: parts are written from a stack.
+A decoded mail that was not changed is written as it came. One whose header fields were changed keeps every other byte.
+A mail that was built is written with CRLF, lines of at most 998 octets, no NUL, and no byte above 127 unless the caller
+allows it (`cte="8bit"`, `utf8=True`). There is no recursion: parts are written from a stack.
 """
 
 from __future__ import annotations
@@ -33,17 +33,20 @@ _QP_SAFE = bytes({*range(33, 127), 9, 10, 13, 32} - {61})
 
 
 def encode_part(part: Part) -> bytes:
-    """The bytes of a part that was built, as `encode` writes it by default."""
+    """Return the bytes of a part that was built, as `encode` writes it by default."""
     return Writer(None, "7bit").write(part)
 
 
 class Writer:
+    """Writes one mail. `utf8` and `cte` are those of `encode`."""
+
     def __init__(self, utf8: bool | None, cte: CTE) -> None:
         self.utf8 = utf8
         self.cte = cte
         self.out: list[bytes] = []
 
     def write(self, root: Part) -> bytes:
+        """Return the bytes of a part and all below it. Raises NeedsSMTPUTF8, and ValueError as `as_it_came`."""
         if root._source.encode is None:
             return self.as_it_came(root)
         stack: list[Part | bytes] = [root]
@@ -69,6 +72,7 @@ class Writer:
     # A part that was built
 
     def head(self, part: Part, encoding: str | None, content_type: str = "") -> None:
+        """Write the header section of a built part."""
         for name, field, _ in part.headers.fields():
             if isinstance(field, SetField) and name.lower() not in _DROPPED:
                 if content_type and name.lower() == "content-type":
@@ -79,6 +83,7 @@ class Writer:
         self.out.append(b"\r\n")
 
     def leaf(self, part: Part) -> None:
+        """Write a built part without parts."""
         content = part._payload or b""
         encoding, body = transfer_encode(content, part.content_type.startswith(("text/", "message/")), self.cte)
         self.head(part, encoding)
@@ -87,7 +92,7 @@ class Writer:
             self.out.append(b"\r\n")
 
     def composite(self, part: Part) -> str | None:
-        """What a part with parts is labelled: what is inside must not be more than it says (RFC 2045 6.4)."""
+        """Return the label of a part with parts: what is inside must not need more than it says (RFC 2045 6.4)."""
         if self.cte == "7bit":
             return None
         for inner in part.walk():
@@ -97,8 +102,9 @@ class Writer:
         return None
 
     def message(self, part: Part, message: Message, stack: list[Part | bytes]) -> None:
-        """message/rfc822 has no transfer encoding but 7bit and 8bit (RFC 2046 5.2.1): what is inside is made
-        to fit.
+        """Write a message/rfc822, in which only 7bit and 8bit are allowed (RFC 2046 5.2.1).
+
+        The message inside is made to fit.
         """
         if message._source.encode is not None:
             self.head(part, self.composite(part))
@@ -117,9 +123,7 @@ class Writer:
         self.out.append(raw)
 
     def foreign(self, part: Part) -> None:
-        """A decoded part inside one that was built: as it came if the next hop can carry that, else made to
-        fit.
-        """
+        """Write a decoded part inside a built one: unchanged if the next hop can carry that, else made to fit."""
         raw = self.as_it_came(part)
         if fits(raw, self.cte) and (self.utf8 is True or part.raw_headers.isascii()):
             self.out.append(raw)
@@ -129,7 +133,10 @@ class Writer:
     # A decoded mail
 
     def as_it_came(self, root: Part) -> bytes:
-        """The bytes of a decoded part, with the heads that were changed in their places."""
+        """Return the bytes of a decoded part, with changed header sections in their places.
+
+        Raises ValueError for changed fields inside an encoded attached message.
+        """
         if root._source.grow is not None and not root.headers.changed and self.utf8 is not False:
             return root.raw  # nobody has seen the parts yet
         changed: list[Part] = []
@@ -148,6 +155,7 @@ class Writer:
         return b"".join(out)
 
     def changed_head(self, part: Part) -> bytes:
+        """Return a decoded part's header section with its changes."""
         buffer = part._buffer
         line = b"\n" if (stop := buffer.find(b"\n")) > 0 and buffer[stop - 1 : stop] != b"\r" else b"\r\n"
         start, end = part.headers.scanned or (part._start, part._start)
@@ -175,16 +183,14 @@ def _field_bytes(field: SetField, utf8: bool | None, line: bytes) -> bytes:
 
 
 def fits(raw: bytes, cte: CTE) -> bool:
-    """Whether these bytes may go over SMTP to a hop that can carry `cte` (RFC 5321 4.5.3.1.6, RFC 6152, RFC
-    3030).
-    """
+    """Return whether a hop that can carry `cte` takes these bytes (RFC 5321 4.5.3.1.6, RFC 6152, RFC 3030)."""
     if cte == "binary":
         return True
     return (cte == "8bit" or raw.isascii()) and _has_lines(raw)
 
 
 def _has_lines(data: bytes) -> bool:
-    """Whether data is lines of at most 998 octets ended by CRLF, without NUL (RFC 2045 2.7, 2.8)."""
+    """Return whether data is lines of at most 998 octets ended by CRLF, without NUL (RFC 2045 2.7, 2.8)."""
     ends = data.count(b"\r\n")
     if data.count(b"\n") != ends or data.count(b"\r") != ends or b"\0" in data:
         return False
@@ -198,10 +204,10 @@ def _has_lines(data: bytes) -> bool:
 
 
 def transfer_encode(content: bytes, is_text: bool, cte: CTE) -> tuple[str | None, bytes]:
-    """The transfer encoding that fits (None for 7bit) and the body in it.
+    """Return the transfer encoding that fits (None for 7bit), and the body in it.
 
-    What is no text is base64 whatever its bytes are: a hop may change line ends. Text that is almost ASCII
-    becomes quoted-printable, unless it has line ends other than CRLF, which that would not keep.
+    What is not text becomes base64 whatever its bytes are, because a hop may change line ends. Text that is almost
+    ASCII becomes quoted-printable, unless it has line ends other than CRLF, which that would not keep.
     """
     if is_text and _has_lines(content):
         if content.isascii():
@@ -220,14 +226,17 @@ def transfer_encode(content: bytes, is_text: bool, cte: CTE) -> tuple[str | None
 
 
 def quoted_printable(data: bytes) -> bytes:
-    """RFC 2045 6.7 for data whose lines end with CRLF: lines of at most 76, no white space at their end."""
+    """Return quoted-printable (RFC 2045 6.7) of data whose lines end with CRLF.
+
+    Lines are at most 76 long, without white space at the end.
+    """
     encoded = binascii.b2a_qp(data, istext=True)
     # Soft line breaks take after the first line end in the data; without one they come as LF.
     return encoded if b"\n" in data else encoded.replace(b"=\n", b"=\r\n")
 
 
 def base64_lines(data: bytes) -> bytes:
-    """RFC 2045 6.8: base64 in lines of 76, each with CRLF."""
+    """Return base64 (RFC 2045 6.8) in lines of 76, each with CRLF."""
     # Block by block: a list of all lines of a large attachment would take more than the attachment.
     blocks: list[bytes] = []
     for start in range(0, len(data), _BLOCK):

@@ -10,28 +10,13 @@ Neither offers ALPN, for which SMTP has no registered name.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Literal
 
+from gsmtp.net.tls_settings import TlsSettings
 from gsmtp.net.tls_transport import TlsTransport
 from gsmtp.net.transport import ClearTransport
-
-ServerCertificates = Mapping[str, tuple[str, str]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TlsSettings:
-    """Paths of PEM files. `certificates`: for names that clients ask for (SNI), (certfile, keyfile) instead of the
-    usual ones. `client_ca`: a file of authorities; clients are then asked for a certificate, and need none."""
-
-    certfile: str
-    keyfile: str
-    certificates: ServerCertificates
-    client_ca: str
-    minimum: Literal["1.2", "1.3"]
-    ciphers: str
 
 
 class _ServerObject(ssl.SSLObject):
@@ -58,16 +43,17 @@ class TlsContext:
         self._default = self._context(settings.certfile, settings.keyfile)
         self._default_der = _first_certificate(located(settings.certfile))
         self._named: dict[str, tuple[ssl.SSLContext, bytes]] = {}
-        for name, (certfile, keyfile) in settings.certificates.items():
-            made = self._context(certfile, keyfile)
+        for name, files in settings.certificates.items():
+            certfile = files[0]
+            made = self._context(certfile, files[-1])
             self._named[name.lower().rstrip(".")] = (made, _first_certificate(located(certfile)))
 
     def _context(self, certfile: str, keyfile: str) -> ssl.SSLContext:
         settings = self._settings
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = _VERSIONS[settings.minimum]
+        context.minimum_version = _VERSIONS[settings.tls_minimum]
         context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
-        _set_ciphers(context, settings.ciphers)
+        _set_ciphers(context, settings.tls_ciphers)
         _load_certificate(context, certfile, keyfile, self._located)
         if settings.client_ca:
             with _naming(settings.client_ca):

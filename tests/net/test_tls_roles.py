@@ -18,7 +18,8 @@ from test_transports import BIG, KINDS, WAIT, pairs, peer
 
 from gsmtp.net.errors import ConnectionLost, ConnectionTimedOut, TlsFailed
 from gsmtp.net.socket_transport import SocketTransport, connect
-from gsmtp.net.tls import ClientTlsContext, TlsContext, TlsSettings
+from gsmtp.net.tls import ClientTlsContext, TlsContext
+from gsmtp.net.tls_settings import TlsSettings
 from gsmtp.net.tls_transport import Tls, TlsTransport
 from gsmtp.net.transport import ClearTransport
 
@@ -29,10 +30,7 @@ def server_context(certificates: Certificates, **more: Any) -> TlsContext:
     settings: dict[str, Any] = {
         "certfile": certificates.main.certfile,
         "keyfile": certificates.main.keyfile,
-        "certificates": {OTHER: (certificates.other.certfile, certificates.other.keyfile)},
-        "client_ca": "",
-        "minimum": "1.2",
-        "ciphers": "",
+        "certificates": {OTHER: [certificates.other.certfile, certificates.other.keyfile]},
         **more,
     }
     return TlsContext(TlsSettings(**settings))
@@ -81,7 +79,7 @@ def test_both_sides_settle_the_same(
     certificates: Certificates, ours: str, theirs: str, version: Literal["1.2", "1.3"]
 ) -> None:
     ciphers = "ECDHE+AESGCM"
-    server = server_context(certificates, client_ca=certificates.ca, ciphers=ciphers)
+    server = server_context(certificates, client_ca=certificates.ca, tls_ciphers=ciphers)
     own = {"certfile": certificates.client.certfile, "keyfile": certificates.client.keyfile}
     client = client_context(certificates, minimum=version, **own)
     if version == "1.2":

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from nameserver import NameServer
+from harness.nameserver import NameServer
 
 ASK = Path(__file__).with_name("ask_reverse_dns.py")
 ZONE = {

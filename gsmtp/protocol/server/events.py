@@ -5,8 +5,10 @@ An event in `Decision` waits for `ServerSession.answer`; until then the session 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from gsmtp.protocol.envelope import Envelope, Recipient
 from gsmtp.protocol.sasl import Question
@@ -138,6 +140,8 @@ class Refused:
 Decision = Connected | Helo | Mail | Rcpt | Content | Vrfy | UnknownCommand | StartTls
 Notice = ClientChanged | Authenticated | AuthFailed | ContentRefused | Reset | Refused
 Event = Decision | AuthQuestion | Notice | Signal
-# What a verb returns: a reply to be said (a refusal when its code is 400 or more), an event to be decided with its
-# default reply, or None when the verb has done all itself.
-Outcome = Reply | tuple[Decision, Reply] | None
+# An event to be decided, its default reply, and what takes the session, the event and the reply that was decided.
+Pending = tuple[Decision | AuthQuestion, Reply, Callable[[Any, Any, Reply], None]]
+# What a verb returns: a reply to be said (a refusal when its code is 400 or more), an event to be decided, or None when
+# the verb has done all itself.
+Outcome = Reply | Pending | None

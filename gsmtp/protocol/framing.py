@@ -227,6 +227,44 @@ class DotReader(_ContentReader):
         return self._judge(content)
 
 
+class DotWriter:
+    """Writes content as it stands between 354 and CRLF.CRLF, with its dots stuffed (RFC 5321 4.5.2).
+
+    The result does not depend on how the content was sliced. Lines must end with CRLF: a bare CR or LF is refused,
+    because a server may take it for a line's end and then see another message. With `bare_newlines` it is kept.
+    """
+
+    __slots__ = ("_bare_newlines", "_cr", "_line_begins")
+
+    def __init__(self, bare_newlines: bool = False) -> None:
+        self._bare_newlines = bare_newlines
+        # An LF may follow the CR at the end of a piece: it is kept for the next one.
+        self._cr = b""
+        self._line_begins = True
+
+    def write(self, data: bytes) -> bytes:
+        """Return what is to be sent for the next piece of content. Raises ValueError for a bare CR or LF."""
+        data = self._cr + data
+        self._cr = b"\r" if data.endswith(b"\r") else b""
+        if self._cr:
+            data = data[:-1]
+        if not data:
+            return b""
+        if not self._bare_newlines and not _only_crlf(data):
+            raise ValueError("bare CR or LF in content")
+        stuffed = data.replace(b"\r\n.", b"\r\n..")
+        if self._line_begins and data.startswith(b"."):
+            stuffed = b"." + stuffed
+        self._line_begins = data.endswith(b"\r\n")
+        return stuffed
+
+    def finish(self) -> bytes:
+        """Return the end of the content. A last line without CRLF gets one. Raises ValueError for a bare CR."""
+        if self._cr and not self._bare_newlines:
+            raise ValueError("bare CR or LF in content")
+        return self._cr + (b".\r\n" if self._line_begins and not self._cr else _END_OF_DATA)
+
+
 # RFC 3030 2: bdat-cmd ::= "BDAT" SP chunk-size [ SP end-marker ] CR LF; chunk-size ::= 1*DIGIT; end-marker ::= "LAST"
 _CHUNK = re.compile(r" *([0-9]{1,20})(?: +(.*))?", re.S)
 
@@ -242,6 +280,13 @@ def parse_chunk(argument: str) -> tuple[int, bool, bool] | None:
         return None
     last = (match[2] or "").upper() == "LAST"
     return int(match[1]), last, last or not match[2]
+
+
+def format_chunk(size: int, last: bool = False) -> bytes:
+    """Return the command line that announces a chunk of `size` octets. Raises ValueError for a size that is none."""
+    if not 0 <= size < 10**20:
+        raise ValueError(f"not the size of a chunk: {size}")
+    return b"BDAT %d LAST\r\n" % size if last else b"BDAT %d\r\n" % size
 
 
 class ChunkReader(_ContentReader):

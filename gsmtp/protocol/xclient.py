@@ -30,6 +30,7 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Literal
 
+from gsmtp.protocol.xtext import decode_xtext
 from gsmtp.reply import Reply
 
 NOT_ALLOWED = Reply(550, "5.7.0", "Not allowed for this client")
@@ -39,11 +40,6 @@ FORWARDED = Reply(250, "2.0.0", "Ok")
 # XFORWARD_README, note 1, and XCLIENT_README, note 1
 _VALUE_LIMIT = 255
 _PROTOCOL_LIMIT = 64
-# RFC 3461 4: xtext = *( xchar / hexchar ); xchar = "!" to "~" but "+" and "="; hexchar = "+" 2(DIGIT / "A" to "F").
-# As Postfix, take a "=" and small digits too.
-_XTEXT = re.compile(r"(?:[\x21-\x2a\x2c-\x7e]|\+[0-9A-Fa-f]{2})+")
-_HEXCHAR = re.compile(rb"\+([0-9A-Fa-f]{2})")
-_NOT_XCHAR = re.compile(rb"[^\x21-\x2a\x2c-\x3c\x3e-\x7e]")
 # What Postfix replaces before a text may stand in a message header, and what is not visible ASCII.
 _UNSAFE = re.compile(r'[^\x21-\x7e]|[<>()\\";@]')
 _HOSTNAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*")
@@ -191,20 +187,6 @@ def parse_xforward(argument: str) -> ClientAttributes:
     return _parse("XFORWARD", argument, _XFORWARD)
 
 
-def decode_xtext(text: str) -> str:
-    """The text that `text` is the xtext of. ValueError when it is none, or not of UTF-8."""
-    if not _XTEXT.fullmatch(text):
-        raise ValueError(f"not xtext: {text!r}")
-    if "+" not in text:
-        return text
-    return _HEXCHAR.sub(lambda match: bytes([int(match[1], 16)]), text.encode("ascii")).decode()
-
-
-def encode_xtext(text: str) -> str:
-    """`text` as xtext, for a client."""
-    return _NOT_XCHAR.sub(lambda match: b"+%02X" % match[0][0], text.encode()).decode("ascii")
-
-
 # xclient-command = XCLIENT 1*( SP attribute-name"="attribute-value )
 def _parse(verb: str, argument: str, attributes: dict[str, _Attribute]) -> ClientAttributes:
     words = argument.split()
@@ -229,7 +211,7 @@ def _parse(verb: str, argument: str, attributes: dict[str, _Attribute]) -> Clien
 
 
 def _value(text: str, read: Callable[[str], Any], missing: frozenset[Missing]) -> Any:
-    decoded = decode_xtext(text)
+    decoded = decode_xtext(text, utf8=True, lenient=True)
     if not 0 < len(decoded) <= _VALUE_LIMIT:
         raise ValueError
     word = _MISSING.get(decoded.upper())

@@ -25,8 +25,8 @@ from gsmtp.net.timer import DeadlineTimer
 from gsmtp.net.tls import TlsContext, TlsSettings
 from gsmtp.net.transport import PlainTransport
 from gsmtp.protocol.envelope import Address, Session
-from gsmtp.protocol.parameters import ParameterError, Parser
-from gsmtp.protocol.server.extensions import Extension, ExtensionSet
+from gsmtp.protocol.parameters import ParameterError
+from gsmtp.protocol.server.extensions import Extension, ExtensionSet, Parser
 from gsmtp.protocol.server.options import Options
 from gsmtp.server.admission import Admission
 from gsmtp.server.connection import Connection

@@ -21,21 +21,19 @@ promises nothing but tells a client early what it would learn by 452 or 421.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from gsmtp.protocol import parameters, sasl
 from gsmtp.protocol.envelope import Session
-from gsmtp.protocol.parameters import ParameterError as ParameterError
-from gsmtp.protocol.parameters import Parser
+from gsmtp.protocol.extensions import KEYWORD
+from gsmtp.protocol.parameters import parse_parameters
 from gsmtp.protocol.server.options import Options
 from gsmtp.protocol.xclient import XCLIENT_ATTRIBUTES, XFORWARD_ATTRIBUTES
 from gsmtp.reply import Reply
 
-# RFC 5321 4.1.1.1: ehlo-keyword = (ALPHA / DIGIT) *(ALPHA / DIGIT / "-"), as esmtp-keyword in 4.1.2
-_KEYWORD = re.compile(r"[A-Z0-9][A-Z0-9-]*")
+Parser = Callable[[str | None, Options], Any]
 # RFC 9422 3: a limit's value has six digits at most
 _MAX_LIMIT = 999_999
 
@@ -63,7 +61,7 @@ class Extension:
 
     def __post_init__(self) -> None:
         for name in (self.keyword, *self.mail, *self.rcpt):
-            if not _KEYWORD.fullmatch(name):
+            if not KEYWORD.fullmatch(name):
                 raise ValueError(f"not the name of an extension or a parameter: {name!r}")
 
 
@@ -147,10 +145,6 @@ EXTENSIONS = (
     ),
 )
 
-# RFC 5321 4.1.2: esmtp-param = esmtp-keyword ["=" esmtp-value]; esmtp-keyword = (ALPHA / DIGIT) *(ALPHA / DIGIT / "-")
-# esmtp-value = 1*(%d33-60 / %d62-126), to which RFC 6531 3.3 adds UTF8-non-ascii
-_PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e\u0080-\U0010ffff]+))?")
-
 
 class Offer:
     """What a session has now: `lines` are those of EHLO's reply after the first, `ehlo` that reply."""
@@ -173,29 +167,11 @@ class Offer:
 
     def mail_parameters(self, text: str) -> dict[str, Any]:
         """MAIL's parameters, typed. Raises ParameterError."""
-        return self._parse(text, self._mail) if text else {}
+        return parse_parameters(text, self._mail, self._options)
 
     def rcpt_parameters(self, text: str) -> dict[str, Any]:
         """RCPT's parameters, typed. Raises ParameterError."""
-        return self._parse(text, self._rcpt) if text else {}
-
-    def _parse(self, text: str, parsers: Mapping[str, Parser]) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        # str.split would part them at control characters and at Unicode's white space too.
-        for word in text.replace("\t", " ").split(" "):
-            if not word:
-                continue
-            match = _PARAMETER.fullmatch(word)
-            if match is None:
-                raise ParameterError(501, "5.5.4", "Bad parameter syntax")
-            keyword = match[1].upper()
-            parser = parsers.get(keyword)
-            if parser is None:
-                raise ParameterError(555, "5.5.4", f"Parameter {keyword[:40]} not recognized or not implemented")
-            if keyword in values:
-                raise ParameterError(501, "5.5.4", f"Parameter {keyword} given twice")
-            values[keyword] = parser(match[2], self._options)
-        return values
+        return parse_parameters(text, self._rcpt, self._options)
 
 
 class ExtensionSet:

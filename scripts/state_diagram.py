@@ -30,7 +30,7 @@ def states() -> str:
     from gsmtp.protocol.server.commands import COMMANDS
     from gsmtp.protocol.server.states import State
 
-    rows = [(state.name, state.value, "commands" if state in COMMANDS else "") for state in State]
+    rows = [(state.name, state.value, "commands" if COMMANDS[state] else "") for state in State]
     return _table(("State", "What is true in it", "Takes"), rows)
 
 
@@ -70,12 +70,13 @@ def verbs() -> str:
     from gsmtp.protocol.server.commands import COMMANDS
     from gsmtp.reply import Reply
 
-    names = list(dict.fromkeys(verb for actions in COMMANDS.values() for verb in actions))
+    taking = {state: actions for state, actions in COMMANDS.items() if actions}
+    names = list(dict.fromkeys(verb for actions in taking.values() for verb in actions))
     rows = []
     for verb in names:
-        actions = [actions[verb] for actions in COMMANDS.values()]
+        actions = [actions[verb] for actions in taking.values()]
         rows.append((verb, *(str(each.code) if isinstance(each, Reply) else "yes" for each in actions)))
-    return _table(("Verb", *(state.name for state in COMMANDS)), rows)
+    return _table(("Verb", *(state.name for state in taking)), rows)
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

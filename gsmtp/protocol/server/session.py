@@ -16,7 +16,7 @@ The session must not know sockets, clocks, TLS or hooks. Weak: it trusts its dri
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from gsmtp.protocol.envelope import Envelope, Session
 from gsmtp.protocol.framing import LineFault, LineReader
@@ -45,6 +45,7 @@ from gsmtp.reply import Reply
 if TYPE_CHECKING:
     from gsmtp.protocol.server.commands import Action
 
+_FIRST_STATE: Final = states.CONNECTED
 __all__ = ["VERBS", "ServerSession", "State"]
 
 
@@ -59,7 +60,7 @@ class ServerSession:
     """
 
     # Defaults stand on the class: most sessions never touch most of them, and one is made for each connection.
-    state: State = states.CONNECTED
+    state: State = _FIRST_STATE
     quit: bool = False
     transaction: Transaction | None = None
     chunks: Chunks | None = None
@@ -118,8 +119,8 @@ class ServerSession:
         while not queue:
             if self.pending is not None:
                 raise RuntimeError(f"{self.pending[0]!r} is not answered")
-            actions = COMMANDS.get(self.state)
-            if actions is not None:
+            actions = COMMANDS[self.state]
+            if actions:
                 lines = self.lines
                 # Mostly one command has come and no more: that is seen without a call.
                 line = lines.line() if lines.at < len(lines.buffer) else None

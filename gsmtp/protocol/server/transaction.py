@@ -142,7 +142,10 @@ def read_content(smtp: ServerSession) -> bool:
     if rest:
         smtp.lines.feed(rest)
     if reader.fault is None:
-        smtp.ask((Content(envelope, content, True), replies.ACCEPTED, content_decided))
+        # As `ask` does, without the call.
+        event = Content(envelope, content, True)
+        smtp.pending = (event, replies.ACCEPTED, content_decided)
+        smtp.queue.append(event)
     else:
         reply = replies.CONTENT_FAULTS[reader.fault]
         smtp.queue.append(ContentRefused(envelope, reply))

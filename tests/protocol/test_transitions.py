@@ -31,8 +31,8 @@ LINES = [
     b"EHLO c", b"HELO c", b"LHLO c", b"EHLO", b"MAIL FROM:<a@b>", b"MAIL FROM:<>", b"MAIL FROM:<a@b> BODY=BINARYMIME",
     b"MAIL", b"RCPT TO:<c@d>", b"RCPT TO:<c@d>", b"RCPT", b"DATA", b"DATA", b"x", b".", b".", b"RSET", b"RSET x",
     b"NOOP", b"HELP", b"VRFY x", b"EXPN x", b"STARTTLS", b"STARTTLS", b"AUTH PLAIN AGEAYg==", b"AUTH PLAIN",
-    b"AGEAYg==", b"*", b"AUTH LOGIN", b"AUTH", b"BDAT 3\r\nabc", b"BDAT 3 LAST\r\nabc", b"BDAT 0 LAST", b"BDAT 2 x\r\nab",
-    b"BDAT", b"XCLIENT ADDR=192.0.2.1", b"XFORWARD ADDR=192.0.2.1", b"XX", b"\xff", b"QUIT",
+    b"AGEAYg==", b"*", b"AUTH LOGIN", b"AUTH", b"BDAT 3\r\nabc", b"BDAT 3 LAST\r\nabc", b"BDAT 0 LAST",
+    b"BDAT 2 x\r\nab", b"BDAT", b"XCLIENT ADDR=192.0.2.1", b"XFORWARD ADDR=192.0.2.1", b"XX", b"\xff", b"QUIT",
 ]  # fmt: skip
 
 

@@ -85,7 +85,11 @@ _OPEN.update(dict.fromkeys(("XCLIENT", "XFORWARD"), xclient.IN_TRANSACTION))
 
 COMMANDS: dict[State, dict[str, Action]] = {
     # These take no commands, and have a reader below. An entry is found faster than it is missed.
-    **dict.fromkeys((states.CONNECTED, states.AUTH, states.CONTENT, states.CHUNK, states.CLOSED), {}),
+    states.CONNECTED: {},
+    states.AUTH: {},
+    states.CONTENT: {},
+    states.CHUNK: {},
+    states.CLOSED: {},
     states.FRESH: {**_ALWAYS, **dict.fromkeys(("MAIL", "RCPT", "DATA", "AUTH"), replies.HELLO_FIRST)},
     states.INSECURE: {**_ALWAYS, **dict.fromkeys(_NO_TRANSACTION, replies.TLS_REQUIRED)},
     states.ANONYMOUS: {

@@ -61,6 +61,7 @@ setup(
     extras_require={
         "mime": ["pybase64>=1.3"],
         "dkim": ["cryptography>=41"],
+        "proctitle": ["setproctitle>=1.3"],
         "soak": ["matplotlib>=3.8", "tqdm>=4.66", "cryptography>=42", "psutil>=7.2"],
         "test": [
             "setuptools>=61",
@@ -79,6 +80,7 @@ setup(
             "tqdm>=4.66",
             "types-tqdm>=4.66",
             "psutil>=7.2",
+            "setproctitle>=1.3",
         ],
         "benchmark": ["aiosmtpd>=1.4.6", "uvloop>=0.19"],
     },

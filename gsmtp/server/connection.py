@@ -86,7 +86,7 @@ class Connection:
         self._early = b""  # octets that came before the banner, behind a PROXY header
         self._abandoned = False
         self._lost: ConnectionLost | None = None
-        self._patience = Deadlines(terms.timing)
+        self._patience = Deadlines(terms.timeouts)
         self.deadline = NEVER
 
     @property
@@ -99,7 +99,7 @@ class Connection:
         log, session = self._terms.log, self._dialogue.session
         began = monotonic()
         if log.enabled:
-            log.event("connect", session=session.id, peer=shown(session.peer), listener=self._terms.listener)
+            log.event("connect", session=session.id, peer=shown(session.peer), listener=self._terms.bind)
         reason = "server error"
         try:
             reason = self._converse()
@@ -148,22 +148,22 @@ class Connection:
         unheard = self._terms.implicit_tls and self._dialogue.session.tls is None
         self._protocol.shut_down(None if unheard else reply)
 
-    def _enter(self, entrance: Admission) -> None:
+    def _enter(self, admission: Admission) -> None:
         session = self._dialogue.session
-        if session.peer in entrance.proxies:
-            self._read_proxy_header(entrance.proxy_timeout)
-        session.trusted = session.peer in entrance.xclients
-        self._admit(entrance)
+        if session.peer in admission.proxies:
+            self._read_proxy_header(admission.settings.proxy_timeout)
+        session.trusted = session.peer in admission.xclients
+        self._admit(admission)
         # Under TLS from the start the client talks first.
-        test = entrance.greet_delay > 0 and not self._terms.implicit_tls
-        if test and (self._early or self._read_for(entrance.greet_delay)):
+        test = admission.settings.greet_delay > 0 and not self._terms.implicit_tls
+        if test and (self._early or self._read_for(admission.settings.greet_delay)):
             raise SessionEnded(EARLY_TALKER, "early talker")
 
-    def _admit(self, entrance: Admission) -> None:
+    def _admit(self, admission: Admission) -> None:
         dialogue = self._dialogue
         if dialogue.limits is not None:
             dialogue.limits.close()
-        dialogue.limits, refusal = entrance.admit(dialogue.session)
+        dialogue.limits, refusal = admission.admit(dialogue.session)
         if refusal is not None:
             raise SessionEnded(refusal, "limited")
 
@@ -172,8 +172,8 @@ class Connection:
         log, session = self._terms.log, self._dialogue.session
         if log.enabled:
             log.event("client", session=session.id, peer=shown(session.peer))
-        if self._terms.entrance is not None:
-            self._admit(self._terms.entrance)
+        if self._terms.admission is not None:
+            self._admit(self._terms.admission)
 
     def _read_proxy_header(self, timeout: float) -> None:
         session = self._dialogue.session
@@ -217,8 +217,8 @@ class Connection:
             raise SessionEnded(refusal, "refused by on_tls")
 
     def _loop(self) -> str:
-        if self._terms.entrance is not None:
-            self._enter(self._terms.entrance)
+        if self._terms.admission is not None:
+            self._enter(self._terms.admission)
         if self._terms.implicit_tls:
             self.start_tls()
         elif self._early:
@@ -267,7 +267,7 @@ class Connection:
             self._lost = lost
             raise
         if outer is _HOOK:
-            self.deadline = monotonic() + self._terms.timing.message
+            self.deadline = monotonic() + self._terms.timeouts.message_timeout
             self._phase = _HOOK
 
     def flush(self) -> None:
@@ -325,7 +325,7 @@ class Connection:
     def tell(self, hook: Hook, *arguments: Any) -> None:
         """See Line."""
         self._reminders = 0
-        self.deadline = monotonic() + self._terms.timing.hook
+        self.deadline = monotonic() + self._terms.timeouts.hook_timeout
         self._phase = _HOOK
         try:
             self._terms.hooks.tell(hook, self._dialogue.session.id, *arguments)
@@ -336,7 +336,7 @@ class Connection:
     def _linger(self) -> None:
         # Closing while octets are unread resets the connection, and the reset can overtake the last reply.
         self._transport.finish_writing()
-        self.deadline = monotonic() + self._terms.timing.linger
+        self.deadline = monotonic() + self._terms.timeouts.linger
         self._phase = Phase.LINGERING
         left = _LINGER_OCTETS
         try:

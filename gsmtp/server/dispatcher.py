@@ -119,7 +119,7 @@ class Dispatcher:
 
     def _ask(self, hook: Hook, code: tuple[int, str], *arguments: Any, **named: Any) -> tuple[Reply | None, bool]:
         """The hook's refusal, or None for yes, a text as a reply with `code`; whether the session is to end."""
-        said, close = self._line.run_hook(hook, self._terms.timing.hook, *arguments, **named)
+        said, close = self._line.run_hook(hook, self._terms.timeouts.hook_timeout, *arguments, **named)
         return (Reply(*code, said) if isinstance(said, str) else said), close
 
     def _heeding_result(self, said: Reply | None, envelope: Envelope, recipient: Recipient) -> Reply | None:
@@ -135,7 +135,7 @@ class Dispatcher:
     def _connected(self, event: events.Connected) -> None:
         hook = self._terms.hooks.on_connect
         assert hook is not None
-        said, close = self._line.run_hook(hook, self._terms.timing.hook, self.session)
+        said, close = self._line.run_hook(hook, self._terms.timeouts.hook_timeout, self.session)
         if isinstance(said, str):
             said = Reply(220, "", f"{self._terms.options.hostname} {said}")
         reply = self.protocol.answer(event, said, close=close)
@@ -147,7 +147,7 @@ class Dispatcher:
         if event.esmtp:
             assert hooks.on_ehlo is not None
             said, close = self._line.run_hook(
-                hooks.on_ehlo, self._terms.timing.hook, self.session, event.domain, event.extensions
+                hooks.on_ehlo, self._terms.timeouts.hook_timeout, self.session, event.domain, event.extensions
             )
             left: list[Any] = event.extensions  # the hook may have put anything there
             if not all(isinstance(each, str) and _EHLO_LINE.fullmatch(each) for each in left):
@@ -201,7 +201,7 @@ class Dispatcher:
         hook = self._terms.hooks.on_tls
         if hook is None:
             return None
-        said, _ = self._line.run_hook(hook, self._terms.timing.hook, self.session)
+        said, _ = self._line.run_hook(hook, self._terms.timeouts.hook_timeout, self.session)
         if not isinstance(said, Reply):
             return None
         self._log_refusal("TLS", said)
@@ -210,7 +210,7 @@ class Dispatcher:
     # AUTH
 
     def _auth_question(self, event: events.AuthQuestion) -> None:
-        hooks, timeout, session = self._terms.hooks, self._terms.timing.hook, self.session
+        hooks, timeout, session = self._terms.hooks, self._terms.timeouts.hook_timeout, self.session
         question = event.question
         refusal = self.limits.auth() if self.limits is not None else None
         if refusal is not None:
@@ -240,8 +240,8 @@ class Dispatcher:
             over = self.limits.auth_failed()
             if over is not None:
                 self.protocol.shut_down(over)
-        if self._terms.auth_failure_delay:
-            self._line.pause(self._terms.auth_failure_delay)
+        if self._terms.timeouts.auth_failure_delay:
+            self._line.pause(self._terms.timeouts.auth_failure_delay)
 
     def _client_changed(self, event: events.ClientChanged) -> None:
         self._line.client_changed()
@@ -258,7 +258,7 @@ class Dispatcher:
     def _reset(self, envelope: Envelope) -> None:
         hooks = self._terms.hooks
         if hooks.on_reset is not None:
-            self._line.run_hook(hooks.on_reset, self._terms.timing.hook, envelope)
+            self._line.run_hook(hooks.on_reset, self._terms.timeouts.hook_timeout, envelope)
 
     def _dropped(self, event: events.Reset) -> None:
         # Chunks may have come before it.
@@ -276,7 +276,7 @@ class Dispatcher:
             return
         spool = self._spool
         if spool is None:
-            spool = self._spool = Spool(self._terms.spool_directory, self._terms.spool_memory)
+            spool = self._spool = Spool(self._terms.spool.spool_directory or None, self._terms.spool.spool_memory)
         if self._spool_error is None:
             try:
                 spool.write(event.data)
@@ -315,12 +315,12 @@ class Dispatcher:
         # to DATA may not be held back in any case (RFC 2920 3.2). Nothing is there to send when it waited for that.
         if self.protocol.unsent:
             self._line.flush()
-        tally = self._terms.tally
-        tally.committing += 1
+        counters = self._terms.counters
+        counters.committing += 1
         try:
-            answer, close = self._line.run_hook(hook, self._terms.timing.message, envelope, content)
+            answer, close = self._line.run_hook(hook, self._terms.timeouts.message_timeout, envelope, content)
         finally:
-            tally.committing -= 1
+            counters.committing -= 1
         return answer, close
 
     def _answer_content(self, event: events.Content, answer: Answer, close: bool, size: int) -> None:
@@ -339,8 +339,8 @@ class Dispatcher:
         reply = self.protocol.answer(event, answer, close=close, each=each)
         if reply.accepted:
             self.messages += 1
-            terms.tally.messages += 1
-            terms.tally.octets += size
+            terms.counters.messages += 1
+            terms.counters.octets += size
         self._log_message(event.envelope, reply, size)
 
     def _content_refused(self, event: events.ContentRefused) -> None:
@@ -350,7 +350,7 @@ class Dispatcher:
 
     def _log_message(self, envelope: Envelope, reply: Reply, size: int) -> None:
         terms = self._terms
-        terms.tally.refused += not reply.accepted
+        terms.counters.refused += not reply.accepted
         arrived, self._arrived = self._arrived, 0.0
         if terms.log.enabled:
             terms.log.message(self.session.id, envelope, reply, size, monotonic() - arrived if arrived else 0.0)

@@ -24,7 +24,7 @@ def ticket(value: str | None, options: Options) -> int:
 class Streaming(Handler):
     """Takes content as a stream, and says how each stream ended and what was called meanwhile."""
 
-    extensions = ("DSN", Extension("XTICKET", mail={"XTICKET": ticket}))
+    extensions: tuple[str | Extension, ...] = ("DSN", Extension("XTICKET", mail={"XTICKET": ticket}))
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)

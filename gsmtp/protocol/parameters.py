@@ -99,7 +99,7 @@ def format_parameters(values: Mapping[str, Any], formatters: Mapping[str, Format
 
 
 def size(value: str | None, limits: Limits) -> int:
-    """Octets that the client estimates (RFC 1870 4): size-value ::= 1*20DIGIT."""
+    """SIZE, the octets that the client estimates (RFC 1870 4): size-value ::= 1*20DIGIT. Raises ParameterError."""
     if value is None or not re.fullmatch(r"[0-9]{1,20}", value):
         raise _bad("SIZE takes a number of octets")
     octets = int(value)
@@ -109,7 +109,7 @@ def size(value: str | None, limits: Limits) -> int:
 
 
 def body(value: str | None, limits: Limits) -> str:
-    """RFC 6152 3: body-value ::= "7BIT" / "8BITMIME"."""
+    """BODY (RFC 6152 3): body-value ::= "7BIT" / "8BITMIME". Raises ParameterError."""
     kind = (value or "").upper()
     if kind not in ("7BIT", "8BITMIME"):
         raise _bad("BODY takes 7BIT or 8BITMIME")
@@ -117,7 +117,7 @@ def body(value: str | None, limits: Limits) -> str:
 
 
 def binary_body(value: str | None, limits: Limits) -> str:
-    """RFC 3030 3 adds "BINARYMIME"."""
+    """BODY, to which RFC 3030 3 adds "BINARYMIME". Raises ParameterError."""
     kind = (value or "").upper()
     if kind not in ("7BIT", "8BITMIME", "BINARYMIME"):
         raise _bad("BODY takes 7BIT, 8BITMIME or BINARYMIME")
@@ -125,7 +125,7 @@ def binary_body(value: str | None, limits: Limits) -> str:
 
 
 def smtputf8(value: str | None, limits: Limits) -> bool:
-    """RFC 6531 3.4: the parameter has no value."""
+    """SMTPUTF8, which has no value (RFC 6531 3.4). Raises ParameterError."""
     if value is not None:
         raise _bad("SMTPUTF8 takes no value")
     return True
@@ -135,14 +135,14 @@ def smtputf8(value: str | None, limits: Limits) -> bool:
 
 
 class Ret(StrEnum):
-    """What a notice of failure is to bring back (RFC 3461 4.3)."""
+    """How much of the message a notice of failure returns (RFC 3461 4.3)."""
 
     FULL = "FULL"
     HDRS = "HDRS"
 
 
 class Notify(StrEnum):
-    """When the sender wants a notice about a recipient (RFC 3461 4.1). NEVER stands alone."""
+    """When the sender wants a notice about a recipient (RFC 3461 4.1). NEVER excludes the others."""
 
     NEVER = "NEVER"
     SUCCESS = "SUCCESS"
@@ -158,14 +158,14 @@ class OriginalRecipient:
     address: str
 
 
-# What may not end in a header field of a notice, CR and LF above all.
+# The address is written to a header field of a notice, where CR and LF above all must not be.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # addr-type = atom (RFC 3461 4.2)
 _ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+")
 
 
 def ret(value: str | None, limits: Limits) -> Ret:
-    """RFC 3461 4.3: ret-value = "FULL" / "HDRS"."""
+    """RET (RFC 3461 4.3): ret-value = "FULL" / "HDRS". Raises ParameterError."""
     try:
         return Ret((value or "").upper())
     except ValueError:
@@ -173,20 +173,23 @@ def ret(value: str | None, limits: Limits) -> Ret:
 
 
 def envid(value: str | None, limits: Limits) -> str:
-    """The sender's name for this transaction, decoded (RFC 3461 4.4): printable, at most 100 characters of xtext."""
+    """ENVID, the sender's name for this transaction, decoded (RFC 3461 4.4).
+
+    It is printable and at most 100 characters of xtext. Raises ParameterError.
+    """
     text = value or ""
     try:
         name = decode_xtext(text)
     except ValueError:
         raise _bad("ENVID takes xtext") from None
-    # What is decoded ends in a header field of a notice: no CR, no LF, nothing that is not printable.
+    # The name is written to a header field of a notice, so it has no CR and no LF.
     if not name or len(text) > 100 or not re.fullmatch(r"[\t\x20-\x7e]*", name):
         raise _bad("ENVID takes at most 100 printable characters")
     return name
 
 
 def notify(value: str | None, limits: Limits) -> frozenset[Notify]:
-    """RFC 3461 4.1: notify-list = "NEVER" / 1#( "SUCCESS" / "FAILURE" / "DELAY" )."""
+    """NOTIFY (RFC 3461 4.1): notify-list = "NEVER" / 1#( "SUCCESS" / "FAILURE" / "DELAY" ). Raises ParameterError."""
     try:
         wanted = frozenset(Notify(word) for word in (value or "").upper().split(","))
     except ValueError:
@@ -197,7 +200,10 @@ def notify(value: str | None, limits: Limits) -> frozenset[Notify]:
 
 
 def orcpt(value: str | None, limits: Limits) -> OriginalRecipient:
-    """RFC 3461 4.2: original-recipient-address = addr-type ";" xtext, at most 500 characters; for utf-8: RFC 6533 3."""
+    """ORCPT (RFC 3461 4.2): original-recipient-address = addr-type ";" xtext, at most 500 characters.
+
+    The type utf-8 has the forms of RFC 6533 3. Raises ParameterError.
+    """
     kind, semicolon, text = (value or "").partition(";")
     if not semicolon or not text or not _ATOM.fullmatch(kind) or len(value or "") > 500:
         raise _bad("ORCPT takes address-type;xtext")
@@ -216,21 +222,24 @@ def orcpt(value: str | None, limits: Limits) -> OriginalRecipient:
 
 
 def requiretls(value: str | None, limits: Limits) -> bool:
-    """RFC 8689 2: the parameter has no value."""
+    """REQUIRETLS, which has no value (RFC 8689 2). Raises ParameterError."""
     if value is not None:
         raise _bad("REQUIRETLS takes no value")
     return True
 
 
 def mt_priority(value: str | None, limits: Limits) -> int:
-    """-9 to 9 (RFC 6710 6): priority-value = (["-"] NZDIGIT) / "0"."""
+    """MT-PRIORITY, -9 to 9 (RFC 6710 6): priority-value = (["-"] NZDIGIT) / "0". Raises ParameterError."""
     if value is None or not re.fullmatch(r"-?[1-9]|0", value):
         raise _bad("MT-PRIORITY takes a number from -9 to 9")
     return int(value)
 
 
 class ByMode(StrEnum):
-    """When the time is over: RETURN the message as undeliverable, or NOTIFY the sender and try on (RFC 2852 4)."""
+    """What happens when the time is over (RFC 2852 4).
+
+    RETURN sends the message back as undeliverable; NOTIFY tells the sender, and delivery goes on.
+    """
 
     RETURN = "R"
     NOTIFY = "N"
@@ -238,9 +247,10 @@ class ByMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeliverBy:
-    """BY (RFC 2852 4): `seconds` from now, zero or negative when the time is over already; `trace` wants relay notices.
+    """BY (RFC 2852 4).
 
-    Only with NOTIFY can `seconds` be zero or negative: a message to be returned by then is refused at MAIL.
+    `seconds` counts from now, and is zero or negative when the time is over already. That is possible with NOTIFY only,
+    because a message that would have to be returned is refused at MAIL. `trace` asks for notices of relaying.
     """
 
     seconds: int
@@ -249,13 +259,16 @@ class DeliverBy:
 
 
 def deliver_by(value: str | None, limits: Limits) -> DeliverBy:
-    """RFC 2852 4: by-value = by-time ";" by-mode [by-trace]; by-time = ["-" / "+"] 1*9DIGIT; "N" / "R"; "T"."""
+    """BY (RFC 2852 4): by-value = by-time ";" by-mode [by-trace]; by-time = ["-" / "+"] 1*9DIGIT; "N" / "R"; "T".
+
+    Raises ParameterError.
+    """
     match = re.fullmatch(r"([-+]?[0-9]{1,9});([NR])(T?)", (value or "").upper())
     if match is None:
         raise _bad("BY takes seconds;N or seconds;R, and T after it")
     wanted = DeliverBy(int(match[1]), ByMode(match[2]), bool(match[3]))
     if wanted.mode is ByMode.RETURN:
-        # A message with R whose time is up is not to be sent on, so no sender has one: RFC 2852 4.
+        # RFC 2852 4: a message with R whose time is over is not sent on, so no sender has one.
         if wanted.seconds <= 0:
             raise _bad("BY with R takes a time that is not over")
         if wanted.seconds < limits.min_deliver_by:
@@ -264,7 +277,10 @@ def deliver_by(value: str | None, limits: Limits) -> DeliverBy:
 
 
 def auth(value: str | None, limits: Limits) -> str:
-    """Who submitted the message, as a trusted client says (RFC 4954 5): a mailbox in xtext, or "" for <>."""
+    """AUTH, who submitted the message as a trusted client says (RFC 4954 5): a mailbox in xtext, or "" for <>.
+
+    Raises ParameterError.
+    """
     try:
         name = decode_xtext(value or "")
     except ValueError:

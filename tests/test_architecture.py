@@ -199,6 +199,32 @@ def test_no_circles() -> None:
         graph = {module: names for module, names in graph.items() if module not in leaves}
 
 
+def states_assigned(tree: ast.AST) -> Iterator[int]:
+    """The lines that assign an attribute `state`, or `_state`, or set one by name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr in ("state", "_state"):
+            yield node.lineno
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("setattr", "object.__setattr__"):
+            names = [each.value for each in node.args if isinstance(each, ast.Constant)]
+            yield from [node.lineno] * bool({"state", "_state"}.intersection(names))
+
+
+def test_the_state_of_a_session_is_assigned_in_one_place() -> None:
+    # The envelope's `_state` is the handler's own namespace.
+    found = {
+        module: lines
+        for module, path in MODULES.items()
+        if within(module, "gsmtp.protocol") and module != "gsmtp.protocol.envelope"
+        if (lines := list(states_assigned(ast.parse(path.read_text()))))
+    }
+    assert list(found) == ["gsmtp.protocol.server.transitions"] and len(found.popitem()[1]) == 1
+
+
+@pytest.mark.parametrize("line", ["a.state = 1", "a.state, b = 1, 2", "a._state += 1", "setattr(a, 'state', 1)"])
+def test_an_assigned_state_is_found(line: str) -> None:
+    assert list(states_assigned(ast.parse(line))) == [1]
+
+
 def loaded_by(statement: str) -> set[str]:
     program = f"import sys; {statement}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -1,7 +1,7 @@
-"""What comes before the banner, where a listener asks for it: the PROXY header, the client's limits and name, silence.
+"""What a listener may do before the banner: read a PROXY header, count the client's connection, look its name up, wait.
 
-A client speaks after the banner (RFC 5321 4.3.1). One that talks earlier is a program that throws its text at any
-port; `greet_delay` gives it the time to show that.
+A client must wait for the banner (RFC 5321 4.3.1). A client that talks earlier is a program that sends its text to any
+port; `greet_delay` is the time in which it shows that.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ EARLY_TALKER = Reply(554, "5.5.0", "You talk before the greeting")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """What one listener wants of a connection. `proxies`: peers that send a PROXY header, and must; `xclients`: peers
-    whose XCLIENT and XFORWARD are believed. Times in seconds; a `greet_delay` of 0 greets at once."""
+    """How one listener admits a connection.
+
+    `proxies`: the peers that must send a PROXY header; `xclients`: the peers whose XCLIENT and XFORWARD are believed.
+    Times are in seconds; with a `greet_delay` of 0 the banner is sent at once.
+    """
 
     proxies: Networks
     proxy_timeout: float
@@ -39,7 +42,10 @@ class Admission:
         return bool(self.proxies or self.xclients or self.limits or self.names or self.greet_delay)
 
     def admit(self, session: Session) -> tuple[ClientLimits | None, Reply | None]:
-        """The client of this address begins, after a PROXY header or XCLIENT: its limits, and a refusal or None."""
+        """Begin with the client of the session's address. Call it again when XCLIENT has changed that.
+
+        Return the client's limits or None, and a refusal or None. The lookup of its name begins, too.
+        """
         if self.names is not None:
             session.lookup = self.names.start(session.peer)
         if self.limits is None:
@@ -49,10 +55,10 @@ class Admission:
 
 
 def read_proxy_header(session: Session, read_for: Callable[[float], bytes | None], timeout: float) -> bytes:
-    """Take a PROXY header and give `session` the addresses in it; the octets that came behind it.
+    """Read a PROXY header and give `session` the addresses in it. Return the octets that came after it.
 
-    `read_for` reads for so many seconds: b"" at the end, None for silence. Raises ConnectionLost when there is no such
-    header: who is not a client has no use for a reply.
+    `read_for` reads for so many seconds, and returns b"" at the end and None when nothing came. Raises ConnectionLost
+    when the header is missing or wrong: a peer that is no proxy of ours gets no reply.
     """
     reader, until, header = ProxyReader(), monotonic() + timeout, None
     while header is None:

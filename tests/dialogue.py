@@ -40,17 +40,19 @@ from typing import Any
 import dialogues.scripted as scripted
 
 from gsmtp import settings
+from gsmtp.counters import Counters
 from gsmtp.net.timer import DeadlineTimer
 from gsmtp.protocol.envelope import Envelope, Session
-from gsmtp.protocol.extensions import ExtensionSet
 from gsmtp.protocol.server import events
+from gsmtp.protocol.server.extensions import ExtensionSet
 from gsmtp.protocol.server.options import Options
 from gsmtp.protocol.server.session import ServerSession
 from gsmtp.server.dispatcher import REACTIONS, Action, Dispatcher
 from gsmtp.server.hooks import Hooks
-from gsmtp.server.listener import Counters, ListenerContext, Timeouts
+from gsmtp.server.listener import ListenerContext
+from gsmtp.server.loader import claimed_extensions
 from gsmtp.server.runner import HookRunner
-from gsmtp.server.service import claimed_extensions
+from gsmtp.server.settings import SpoolSettings, Timeouts
 
 DIRECTORY = Path(__file__).parent / "dialogues"
 HOSTNAME = "mx.example.org"
@@ -178,7 +180,7 @@ class _Log:
 
 def options_of(script: Script, auth_hooks: frozenset[str] = frozenset()) -> Options:
     """The listener's settings as the protocol names them, with the defaults that settings have."""
-    listen = settings.Listen(**{"bind": "smtp://127.0.0.1:0", "hostname": HOSTNAME, **script.options})
+    listen = settings.ListenerSettings(**{"bind": "smtp://127.0.0.1:0", "hostname": HOSTNAME, **script.options})
     return settings.protocol_options(listen, auth_hooks)
 
 
@@ -217,19 +219,17 @@ class Stage:
         self.implicit_tls = script.options.get("bind", "").startswith("smtps:")
         self.trusted = "xclient" in script.options
         self.terms = ListenerContext(
-            listener="smtp://127.0.0.1:0",
+            bind="smtp://127.0.0.1:0",
             options=options,
             asks=hooks.asks,
-            entrance=None,
+            admission=None,
             extensions=ExtensionSet(options, claimed=claimed_extensions(hooks)),
-            timing=Timeouts(),
+            timeouts=Timeouts(auth_failure_delay=0.0),
             hooks=hooks,
             log=self.log,  # type: ignore[arg-type]
-            tally=Counters(),
+            counters=Counters(),
             new_id=new_id,
-            spool_directory=None,
-            spool_memory=1000,
-            auth_failure_delay=0.0,
+            spool=SpoolSettings(spool_memory=1000),
             tls=None,
             implicit_tls=self.implicit_tls,
             hook_timer=TIMER,

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from live import PYTHONPATH
+from harness.master import PYTHONPATH
 
 from gsmtp.handler import Handler, Listener, Message, Stream, Worker
 from gsmtp.protocol.envelope import Envelope, HostName, NameLookup, Recipient, Session, TlsFacts
@@ -18,7 +18,7 @@ CODE = """\
 from collections.abc import Iterator
 
 from gsmtp import Envelope, Handler, Message, Recipient, Reject, Session, Stream, Worker
-from gsmtp.protocol.extensions import Extension
+from gsmtp.protocol.server.extensions import Extension
 from gsmtp.protocol.sasl import ScramCredentials
 
 

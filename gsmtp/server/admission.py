@@ -17,6 +17,7 @@ from gsmtp.protocol.proxy import ProxyError, ProxyReader
 from gsmtp.reply import Reply
 from gsmtp.server.limits import ClientLimits, Limits
 from gsmtp.server.reverse_dns import ReverseDns
+from gsmtp.server.settings import AdmissionSettings
 
 EARLY_TALKER = Reply(554, "5.5.0", "You talk before the greeting")
 
@@ -26,20 +27,18 @@ class Admission:
     """How one listener admits a connection.
 
     `proxies`: the peers that must send a PROXY header; `xclients`: the peers whose XCLIENT and XFORWARD are believed.
-    Times are in seconds; with a `greet_delay` of 0 the banner is sent at once.
     """
 
+    settings: AdmissionSettings
     proxies: Networks
-    proxy_timeout: float
     xclients: Networks
     limits: Limits | None
     names: ReverseDns | None
-    greet_delay: float
 
     @property
     def wanted(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.proxies or self.xclients or self.limits or self.names or self.greet_delay)
+        return bool(self.proxies or self.xclients or self.limits or self.names or self.settings.greet_delay)
 
     def admit(self, session: Session) -> tuple[ClientLimits | None, Reply | None]:
         """Begin with the client of the session's address. Call it again when XCLIENT has changed that.

@@ -73,7 +73,7 @@ class Connection:
         self._dispatcher = Dispatcher(context, session, self._protocol, runner)
         self._greenlet = gevent.getcurrent()
         self._waiting = _NOTHING
-        self._deadlines = Deadlines(context.timing)
+        self._deadlines = Deadlines(context.timeouts)
         self.deadline = NEVER
 
     @property
@@ -87,7 +87,7 @@ class Connection:
         session = dispatcher.session
         began = monotonic()
         if log.enabled:
-            log.event("connect", session=session.id, peer=shown(session.peer), listener=self._context.listener)
+            log.event("connect", session=session.id, peer=shown(session.peer), listener=self._context.bind)
         reason = "killed"
         try:
             try:
@@ -112,7 +112,7 @@ class Connection:
     def _loop(self) -> str:
         """Serve until the protocol closes; return the reason. Raises ConnectionLost, SessionEnded."""
         context, protocol, dispatcher, deadlines = self._context, self._protocol, self._dispatcher, self._deadlines
-        early = b"" if context.entrance is None else self._admit(context.entrance)
+        early = b"" if context.admission is None else self._admit(context.admission)
         if context.implicit_tls:
             self._start_tls(early)
         elif early:
@@ -139,11 +139,11 @@ class Connection:
         elif action is Action.START_TLS:
             self._start_tls(b"")
         elif action is Action.PAUSE:
-            self._pause(self._context.auth_failure_delay)
+            self._pause(self._context.timeouts.auth_failure_delay)
         elif action is Action.READMIT:
             self._log_peer("client")
-            if self._context.entrance is not None:
-                self._admit_address(self._context.entrance)
+            if self._context.admission is not None:
+                self._admit_address(self._context.admission)
 
     # The end
 
@@ -190,7 +190,7 @@ class Connection:
     def _linger(self) -> None:
         # Closing while octets are unread resets the connection, and the reset can overtake the last reply.
         self._transport.finish_writing()
-        self.deadline = monotonic() + self._context.timing.linger
+        self.deadline = monotonic() + self._context.timeouts.linger
         self._waiting = Waiting.LINGER
         left = _LINGER_OCTETS
         try:
@@ -210,13 +210,13 @@ class Connection:
         """
         session, early = self._dispatcher.session, b""
         if session.peer in admission.proxies:
-            early = read_proxy_header(session, self._read_for, admission.proxy_timeout)
+            early = read_proxy_header(session, self._read_for, admission.settings.proxy_timeout)
             self._log_peer("proxy")
         session.trusted = session.peer in admission.xclients
         self._admit_address(admission)
         # Under TLS from the start the client talks first.
-        test = admission.greet_delay > 0 and not self._context.implicit_tls
-        if test and (early or self._read_for(admission.greet_delay)):
+        test = admission.settings.greet_delay > 0 and not self._context.implicit_tls
+        if test and (early or self._read_for(admission.settings.greet_delay)):
             raise SessionEnded(EARLY_TALKER, "early talker")
         return early
 

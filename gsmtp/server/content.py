@@ -38,7 +38,7 @@ class SpooledContent:
         self._session_id = session_id
         self._envelope = envelope
         self._error: OSError | None = None
-        self._spool = Spool(context.spool_directory, context.spool_memory)
+        self._spool = Spool(context.spool.spool_directory or None, context.spool.spool_memory)
         self._taps: list[Tap] = [tap(envelope) for tap in context.taps] if context.taps else _NO_TAPS
 
     @property
@@ -79,10 +79,10 @@ class SpooledContent:
         hook = hooks.on_message
         assert hook is not None
         message = SpooledMessage(envelope, self._spool, context.options.hostname)
-        counters = context.tally
+        counters = context.counters
         counters.committing += 1
         try:
-            return self._runner.run(hook, context.timing.message, envelope, message)
+            return self._runner.run(hook, context.timeouts.message_timeout, envelope, message)
         finally:
             counters.committing -= 1
 
@@ -158,7 +158,8 @@ class StreamedContent:
             self._refusal = self._context.hooks.failure("spool", self._session_id, error)
 
     def _begin(self, stream: ContentStream, last: bool) -> None:
-        hook, timeout, counters = self._context.hooks.on_data, self._context.timing.message, self._context.tally
+        context, timeout = self._context, self._context.timeouts.message_timeout
+        hook, counters = context.hooks.on_data, context.counters
         assert hook is not None
         counters.committing += 1
         if not last:
@@ -178,7 +179,7 @@ class StreamedContent:
         finally:
             if task.ended:
                 self._result, self._task = task.result, None
-                self._context.tally.committing -= 1
+                self._context.counters.committing -= 1
                 task.stream.close()
 
     def deliver(self) -> tuple[Answer, bool]:
@@ -208,7 +209,7 @@ class StreamedContent:
         """Free what is held. A hook that has not returned is killed. Idempotent."""
         task, self._task = self._task, None
         if task is not None:
-            self._context.tally.committing -= 1
+            self._context.counters.committing -= 1
             task.stream.lose("the session has ended")  # for whoever else reads it
             task.kill()
         for tap in self._taps:

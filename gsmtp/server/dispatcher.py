@@ -88,7 +88,7 @@ class Dispatcher:
         """Call the hook, and answer the event; a text becomes a reply with `code`. Return the reply that was said."""
         if hook is None:  # the event was for the limits only
             return self.protocol.answer(event)
-        said, close = self.runner.run(hook, self._context.timing.hook, *arguments, secret=secret)
+        said, close = self.runner.run(hook, self._context.timeouts.hook_timeout, *arguments, secret=secret)
         return self.protocol.answer(event, Reply(*code, said) if isinstance(said, str) else said, close=close)
 
     def _with_result(self, said: Reply | None, envelope: Envelope, recipient: Recipient) -> Reply | None:
@@ -104,7 +104,7 @@ class Dispatcher:
     def _connected(self, event: events.Connected) -> None:
         hook = self._context.hooks.on_connect
         assert hook is not None
-        said, close = self.runner.run(hook, self._context.timing.hook, self.session)
+        said, close = self.runner.run(hook, self._context.timeouts.hook_timeout, self.session)
         if isinstance(said, str):
             said = Reply(220, "", f"{self._context.options.hostname} {said}")
         reply = self.protocol.answer(event, said, close=close)
@@ -116,7 +116,7 @@ class Dispatcher:
         if event.esmtp:
             assert hooks.on_ehlo is not None
             said, close = self.runner.run(
-                hooks.on_ehlo, self._context.timing.hook, self.session, event.domain, event.extensions
+                hooks.on_ehlo, self._context.timeouts.hook_timeout, self.session, event.domain, event.extensions
             )
             lines: list[Any] = event.extensions  # the hook may have put anything there
             if not all(isinstance(each, str) and _EHLO_LINE.fullmatch(each) for each in lines):
@@ -145,7 +145,7 @@ class Dispatcher:
         hook = self._context.hooks.on_rcpt
         said, close = (self.limits.recipient() if self.limits is not None else None), False
         if said is None and hook is not None:
-            answer, close = self.runner.run(hook, self._context.timing.hook, envelope, recipient)
+            answer, close = self.runner.run(hook, self._context.timeouts.hook_timeout, envelope, recipient)
             said = Reply(250, "2.1.5", answer) if isinstance(answer, str) else answer
             if recipient.result is not None:
                 said = self._with_result(said, envelope, recipient)
@@ -172,7 +172,7 @@ class Dispatcher:
         hook = self._context.hooks.on_tls
         if hook is None:
             return None
-        said, _ = self.runner.run(hook, self._context.timing.hook, self.session)
+        said, _ = self.runner.run(hook, self._context.timeouts.hook_timeout, self.session)
         if not isinstance(said, Reply):
             return None
         self._log_refusal("TLS", said)
@@ -191,7 +191,7 @@ class Dispatcher:
             self.protocol.answer_question(event, False)
             return
         name, arguments, secret = call
-        timeout = self._context.timing.hook
+        timeout = self._context.timeouts.hook_timeout
         check: CheckResult = self.runner.check(getattr(hooks, name), timeout, session, *arguments, secret=secret)
         trouble: Exception | None = None
         try:
@@ -216,7 +216,7 @@ class Dispatcher:
             over = self.limits.auth_failed()
             if over is not None:
                 self.protocol.shut_down(over)
-        return Action.PAUSE if self._context.auth_failure_delay else None
+        return Action.PAUSE if self._context.timeouts.auth_failure_delay else None
 
     def _client_changed(self, event: events.ClientChanged) -> Action:
         return Action.READMIT
@@ -233,7 +233,7 @@ class Dispatcher:
     def _reset(self, envelope: Envelope) -> None:
         hooks = self._context.hooks
         if hooks.on_reset is not None:
-            self.runner.run(hooks.on_reset, self._context.timing.hook, envelope)
+            self.runner.run(hooks.on_reset, self._context.timeouts.hook_timeout, envelope)
 
     def _given_up(self, event: events.Reset) -> None:
         self._reset(event.envelope)
@@ -280,8 +280,8 @@ class Dispatcher:
         reply = self.protocol.answer(event, answer, close=close, each=each)
         if reply.accepted:
             self.messages += 1
-            context.tally.messages += 1
-            context.tally.octets += size
+            context.counters.messages += 1
+            context.counters.octets += size
         self._log_message(event.envelope, reply, size)
         self._content = None
 
@@ -301,7 +301,7 @@ class Dispatcher:
 
     def _log_message(self, envelope: Envelope, reply: Reply, size: int) -> None:
         context, content = self._context, self._content
-        context.tally.refused += not reply.accepted
+        context.counters.refused += not reply.accepted
         if context.log.enabled:
             seconds = monotonic() - content.arrived if content is not None else 0.0
             context.log.message(self.session.id, envelope, reply, size, seconds)

@@ -128,7 +128,7 @@ class HookRunner:
 
     def notify(self, hook: Hook, *arguments: Any) -> None:
         """Call a hook that decides nothing. A failure is logged. Raises GreenletExit only."""
-        self.begin(gevent.getcurrent(), self._context.timing.hook)
+        self.begin(gevent.getcurrent(), self._context.timeouts.hook_timeout)
         try:
             self._context.hooks.notify(hook, self._session_id, *arguments)
         finally:

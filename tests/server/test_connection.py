@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from certificates import Certificates
-from live import Live, stuffed, wait_for
+from harness.client import dot_stuff
+from harness.master import Master
+from harness.waiting import wait_for
 
 FRAMES = """\
 import json, traceback
@@ -31,7 +33,7 @@ STREAMS = FRAMES.replace(
 )
 
 
-def ours(live: Live) -> dict[str, list[str]]:
+def ours(live: Master) -> dict[str, list[str]]:
     """hook -> the functions of gsmtp and gsmtp_workers below it, the lowest first, as "module.function"."""
     found = {}
     for line in (live.directory / "frames").read_text().splitlines():
@@ -43,9 +45,9 @@ def ours(live: Live) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("code", [FRAMES, STREAMS], ids=["on_message", "on_data"])
-def test_few_frames_lie_below_a_hook(serve: Callable[..., Live], certificates: Certificates, code: str) -> None:
+def test_few_frames_lie_below_a_hook(serve: Callable[..., Master], certificates: Certificates, code: str) -> None:
     live = serve(code=code, certfile=certificates.main.certfile, keyfile=certificates.main.keyfile)
-    with live.connect(greet=False) as talk:
+    with live.connect(ehlo=False) as talk:
         talk.secure(certificates.context())
         assert talk.ask("VRFY someone").startswith("252")
         assert talk.deliver(b"x\r\n").startswith("250")
@@ -85,7 +87,7 @@ FREED_STREAMS = FREED.replace(
 
 @pytest.mark.parametrize("code", [FREED, FREED_STREAMS], ids=["on_message", "on_data"])
 def test_a_session_leaves_nothing_to_the_garbage_collector(
-    serve: Callable[..., Live], certificates: Certificates, code: str
+    serve: Callable[..., Master], certificates: Certificates, code: str
 ) -> None:
     live = serve(
         code=code,
@@ -118,7 +120,7 @@ def test_a_session_leaves_nothing_to_the_garbage_collector(
     resets.begin()
     assert resets.ask("BDAT 3\r\nabc").startswith("250")
     assert resets.ask("RSET").startswith("250")
-    odd.send(b"STARTTLS\r\nnonsense" + stuffed(b""))
+    odd.send(b"STARTTLS\r\nnonsense" + dot_stuff(b""))
     assert silent.reply().startswith("421 4.4.2")
     for talk in talks:
         talk.close()

@@ -80,6 +80,7 @@ setup(
             "matplotlib>=3.8",
             "tqdm>=4.66",
             "types-tqdm>=4.66",
+            "scipy>=1.11",
             "psutil>=7.2",
             "setproctitle>=1.3",
         ],

@@ -158,8 +158,8 @@ class StreamedContent:
             self._refusal = self._context.hooks.failure("spool", self._session_id, error)
 
     def _begin(self, stream: ContentStream, last: bool) -> None:
-        context, timeout = self._context, self._context.timeouts.message_timeout
-        hook, counters = context.hooks.on_data, context.counters
+        context = self._context
+        hook, timeout, counters = context.hooks.on_data, context.timeouts.message_timeout, context.counters
         assert hook is not None
         counters.committing += 1
         if not last:

@@ -74,7 +74,7 @@ class ListenerContext:
     tls           the certificates; None if there is no TLS.
     implicit_tls  whether TLS begins with the connection.
     hook_timer    watches the deadlines of hooks.
-    taps          make what sees the content of an envelope (see Tap).
+    taps          make the taps that see the content of an envelope.
     """
 
     bind: str

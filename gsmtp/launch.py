@@ -17,7 +17,7 @@ from gsmtp_workers.sharedtable import table_size
 
 from gsmtp import logs
 from gsmtp.binds import parse_bind
-from gsmtp.declare import SettingsError, pick
+from gsmtp.declare import SettingsError
 from gsmtp.settings import ListenerSettings, ProcessSettings, Settings, to_json
 
 _FACTORY = "gsmtp.server.service:create"
@@ -47,7 +47,7 @@ def check(settings: Settings) -> bool:
 
 def make_plan(settings: Settings) -> Plan:
     """Return what the master is to do. Raises PlanError, SettingsError."""
-    processes = vars(pick(ProcessSettings, settings))
+    processes = dict(vars(ProcessSettings.pick(settings)))
     if not processes["workers"]:
         del processes["workers"]  # the plan's default is one for each core
     plan = Plan(

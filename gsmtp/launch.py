@@ -11,17 +11,16 @@ import logging
 import os
 
 from gsmtp_workers import master
-from gsmtp_workers.child import resolve_identity
-from gsmtp_workers.plan import Listener, Plan
+from gsmtp_workers.identity import resolve_identity
+from gsmtp_workers.plan import Listener, Plan, Role
 from gsmtp_workers.sharedtable import table_size
 
-from gsmtp import logs
+from gsmtp import counters, logs
 from gsmtp.binds import parse_bind
 from gsmtp.declare import SettingsError
 from gsmtp.settings import ListenerSettings, ProcessSettings, Settings, to_json
 
 _FACTORY = "gsmtp.server.service:create"
-_COUNTERS = ("transactions", "committing", "messages", "octets", "refused")
 
 
 def run(settings: Settings) -> int:
@@ -48,17 +47,18 @@ def check(settings: Settings) -> bool:
 def make_plan(settings: Settings) -> Plan:
     """Return what the master is to do. Raises PlanError, SettingsError."""
     processes = dict(vars(ProcessSettings.pick(settings)))
-    if not processes["workers"]:
-        del processes["workers"]  # the plan's default is one for each core
-    plan = Plan(
-        factory=_FACTORY,
-        argument=to_json(settings),
-        listeners=tuple(_listener(each) for each in settings.listen),
-        counters=_COUNTERS,
+    workers = processes.pop("workers")
+    role = Role(_FACTORY, to_json(settings), tuple(_listener(each) for each in settings.listen))
+    if workers:  # the role's default is one for each core
+        role = dataclasses.replace(role, processes=workers)
+    return Plan(
+        roles=(role,),
+        counters=counters.COLUMNS,
+        shared_memory=table_size(role.size, settings.limit_entries),
         files=tuple(dict.fromkeys(path for each in settings.listen for path in each.tls_files)),
+        title="gsmtp",
         **processes,
     )
-    return dataclasses.replace(plan, shared_memory=table_size(plan.slots, settings.limit_entries))
 
 
 def _listener(settings: ListenerSettings) -> Listener:
@@ -82,7 +82,7 @@ def _log_handler(settings: Settings, plan: Plan) -> logging.Handler | None:
     try:
         handler = logging.FileHandler(settings.log_file)
         if identity is not None:  # the workers open it as who they become
-            os.chown(settings.log_file, identity[0], identity[1])
+            os.chown(settings.log_file, identity.uid, identity.gid)
         return handler
     except OSError as error:
         raise SettingsError(f"log_file {settings.log_file}: {error.strerror}") from None

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from gsmtp_workers.plan import BootError
 
 from gsmtp.binds import parse_bind
+from gsmtp.counters import Counters
 from gsmtp.net.networks import Networks
 from gsmtp.net.tls import TlsContext
 from gsmtp.net.tls_settings import TlsSettings
-from gsmtp.protocol.extensions import ExtensionSet
+from gsmtp.protocol.server.extensions import ExtensionSet
 from gsmtp.protocol.server.options import Options
 from gsmtp.server.admission import Admission
 from gsmtp.server.eventlog import EventLog
@@ -25,15 +26,6 @@ from gsmtp.server.loader import claimed_extensions
 from gsmtp.server.reverse_dns import ReverseDns
 from gsmtp.server.settings import AdmissionSettings, RateLimits, SpoolSettings, Timeouts
 from gsmtp.settings import ListenerSettings, Settings, protocol_options
-
-
-class Counters:
-    """What the connections of a worker have done so far, and how many are in their handler's on_message now."""
-
-    __slots__ = ("committing", "messages", "octets", "refused")
-
-    def __init__(self) -> None:
-        self.committing = self.messages = self.octets = self.refused = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

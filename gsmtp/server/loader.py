@@ -15,8 +15,8 @@ from typing import Any
 from gsmtp_workers.load import load
 from gsmtp_workers.plan import BootError
 
-from gsmtp.protocol.extensions import Extension
 from gsmtp.protocol.parameters import ParameterError, Parser
+from gsmtp.protocol.server.extensions import Extension
 from gsmtp.protocol.server.options import Options
 from gsmtp.server.hooks import HandlerError, Hooks
 

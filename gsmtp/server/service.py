@@ -14,26 +14,27 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import gevent
+from gsmtp_workers.columns import publish
+from gsmtp_workers.config import SocketAddress
 from gsmtp_workers.plan import BootError
 from gsmtp_workers.sharedtable import table_of
 from gsmtp_workers.worker import Worker
 
+from gsmtp.counters import COLUMNS, Counters
 from gsmtp.net.timer import DeadlineTimer
 from gsmtp.net.transport import PlainTransport
 from gsmtp.protocol.envelope import Address, Session
 from gsmtp.server.connection import Connection
 from gsmtp.server.eventlog import EventLog
-from gsmtp.server.listener import Counters, ListenerContext, WorkerContext, make_context
+from gsmtp.server.listener import ListenerContext, WorkerContext, make_context
 from gsmtp.server.loader import load_hooks, start
 from gsmtp.server.reverse_dns import ReverseDns
 from gsmtp.settings import Settings, from_json
 
 Handle = Callable[[socket.socket, Any], None]
 
-# The service's columns of the scoreboard, see `Service._publish`.
-COUNTERS = ("transactions", "committing", "messages", "octets", "refused")
 _PUBLISH_INTERVAL = 0.5
-_ANY = ("0.0.0.0", "[::]", "")
+_ANY = ("0.0.0.0", "::", "")
 
 
 def create(worker: Worker, argument: Any) -> Sequence[Handle]:
@@ -89,12 +90,11 @@ class Service:
         """Return an id that nothing else has, of letters and digits."""
         return f"{self._prefix}{next(self._numbers):x}"
 
-    def _handle(self, context: ListenerContext, bound: str) -> Handle:
+    def _handle(self, context: ListenerContext, bound: SocketAddress) -> Handle:
         watched = self._timer.watched
-        host, _, port = bound.rpartition(":")
         # Asking a connection for its own address is a system call, needed only if the bound address is a wildcard.
-        local: Address = bound if bound.startswith("/") else (host.strip("[]"), int(port or 0))
-        ask = not bound.startswith("/") and host in _ANY
+        local: Address = bound if isinstance(bound, str) else bound[:2]
+        ask = not isinstance(bound, str) and bound[0] in _ANY
 
         def handle(sock: socket.socket, address: Any) -> None:
             here = sock.getsockname() if ask else local
@@ -114,10 +114,8 @@ class Service:
             gevent.get_hub().loop.run_callback(what, connection)
 
     def _publish(self) -> None:
-        done, columns = self._counters, self._worker.counters
-        in_transaction = sum(connection.in_transaction for connection in self._timer.watched)
-        columns[0], columns[1] = in_transaction, done.committing
-        columns[2], columns[3], columns[4] = done.messages, done.octets, done.refused
+        self._counters.transactions = sum(connection.in_transaction for connection in self._timer.watched)
+        publish(self._counters, COLUMNS, self._worker.counters)
 
     def _exit(self) -> None:
         if self._hooks.on_stop is not None:

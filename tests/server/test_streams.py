@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import pytest
 from dialogue import InMemory, scripts
-from live import Live, stuffed, wait_for
+from harness.client import dot_stuff
+from harness.master import Master
+from harness.waiting import wait_for
 
 from gsmtp.net.errors import ConnectionLost
 
@@ -65,7 +67,7 @@ STREAMS = {
 }
 
 
-def test_streams(serve: Callable[..., Live]) -> None:
+def test_streams(serve: Callable[..., Master]) -> None:
     live = serve(code=DATA, message_timeout=1)
     with live.connect() as talk:
         for how, reply in STREAMS.items():
@@ -75,7 +77,7 @@ def test_streams(serve: Callable[..., Live]) -> None:
         assert talk.ask("QUIT").startswith("221")
 
 
-def test_streams_that_grow_too_large(serve: Callable[..., Live]) -> None:
+def test_streams_that_grow_too_large(serve: Callable[..., Master]) -> None:
     live = serve(code=DATA, max_message_size=100_000)
     with live.connect() as talk:
         for how in ("all", "pieces", "part", "nothing", "raise", "partraise", "swallow"):
@@ -85,14 +87,14 @@ def test_streams_that_grow_too_large(serve: Callable[..., Live]) -> None:
     live.wait_for_log("swallowed Reject")
 
 
-def test_streams_whose_client_vanishes(serve: Callable[..., Live]) -> None:
+def test_streams_whose_client_vanishes(serve: Callable[..., Master]) -> None:
     live = serve(code=DATA)
     ways = ("all", "pieces", "part", "nothing", "raise", "swallow")
     for how in ways:
         with live.connect() as talk:
             talk.begin(sender=f"{how}@c.example")
             talk.ask("DATA")
-            talk.send(stuffed(BODY)[:5000])
+            talk.send(dot_stuff(BODY)[:5000])
     for how in ways:
         live.wait_for_log(f"reset {how}@")
     wait_for(lambda: live.log.count('reason="closed by client" messages=0') == len(ways), what="the ends")

@@ -17,7 +17,8 @@ COMPILED = [
     *(f"gsmtp/protocol/server/{name}.py" for name in ("chunking", "events", "greeting", "session", "transaction")),
     "gsmtp/protocol/server/transitions.py",
     "gsmtp/net/transport.py",
-    *(f"gsmtp/server/{name}.py" for name in ("connection", "dispatcher", "message", "received", "spool", "timeouts")),
+    *(f"gsmtp/server/{name}.py" for name in ("connection", "content", "dispatcher", "message", "received", "runner")),
+    *(f"gsmtp/server/{name}.py" for name in ("spool", "timeouts")),
     "gsmtp/storage/store.py",
 ]
 _found = re.search(r'^__version__ = "([^"]+)"', (HERE / "gsmtp" / "__init__.py").read_text(), re.M)

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from gsmtp_workers.plan import BootError
 
 from gsmtp.binds import parse_bind
 from gsmtp.counters import Counters
 from gsmtp.net.networks import Networks
+from gsmtp.net.timer import DeadlineTimer
 from gsmtp.net.tls import TlsContext
 from gsmtp.net.tls_settings import TlsSettings
+from gsmtp.protocol.envelope import Envelope
 from gsmtp.protocol.server.extensions import ExtensionSet
 from gsmtp.protocol.server.options import Options
 from gsmtp.server.admission import Admission
@@ -44,6 +47,20 @@ class WorkerContext:
     located: Callable[[str], str]
     limit_store: LimitStore
     reverse_dns: ReverseDns
+    hook_timer: DeadlineTimer[Any]
+
+
+class Tap(Protocol):
+    """Sees the content of one message on its way to the spool or the stream. It must not block."""
+
+    def write(self, data: bytes) -> None:
+        """Take a piece. An OSError refuses the message, as that of a full spool does."""
+
+    def finish(self) -> None:
+        """The content is whole. Raises as `write` does."""
+
+    def close(self) -> None:
+        """Free what is held. Without `finish` before it, the content was refused or given up. Idempotent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +72,8 @@ class ListenerContext:
     admission     what happens before the banner; None if nothing does.
     tls           the certificates; None if there is no TLS.
     implicit_tls  whether TLS begins with the connection.
+    hook_timer    watches the deadlines of hooks.
+    taps          make the taps that see the content of an envelope.
     """
 
     bind: str
@@ -70,6 +89,8 @@ class ListenerContext:
     admission: Admission | None
     tls: TlsContext | None
     implicit_tls: bool
+    hook_timer: DeadlineTimer[Any]
+    taps: tuple[Callable[[Envelope], Tap], ...] = ()
 
 
 def make_context(worker: WorkerContext, settings: ListenerSettings) -> ListenerContext:
@@ -106,6 +127,7 @@ def make_context(worker: WorkerContext, settings: ListenerSettings) -> ListenerC
         admission=admission if admission.wanted else None,
         tls=_tls(worker, settings) if implicit_tls or options.tls != "never" else None,
         implicit_tls=implicit_tls,
+        hook_timer=worker.hook_timer,
     )
 
 

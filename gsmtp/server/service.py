@@ -29,6 +29,7 @@ from gsmtp.server.eventlog import EventLog
 from gsmtp.server.listener import ListenerContext, WorkerContext, make_context
 from gsmtp.server.loader import load_hooks, start
 from gsmtp.server.reverse_dns import ReverseDns
+from gsmtp.server.runner import HookRunner
 from gsmtp.settings import Settings, from_json
 
 Handle = Callable[[socket.socket, Any], None]
@@ -60,6 +61,7 @@ class Service:
         self._log = _open_log(worker, settings)
         _check_spool(settings.spool_directory)
         self._timer: DeadlineTimer[Connection] = DeadlineTimer()
+        self._hook_timer: DeadlineTimer[HookRunner] = DeadlineTimer()
         limit_store = table_of(worker, settings.limit_entries)
         reverse_dns = _reverse_dns(settings)
         self._hooks = load_hooks(settings.handler, self.new_id)
@@ -72,6 +74,7 @@ class Service:
             located=worker.located,
             limit_store=limit_store,
             reverse_dns=reverse_dns,
+            hook_timer=self._hook_timer,
         )
         self.handles = [
             self._handle(make_context(context, listener), endpoint.address)
@@ -119,10 +122,11 @@ class Service:
 
     def _exit(self) -> None:
         if self._hooks.on_stop is not None:
-            self._hooks.tell(self._hooks.on_stop, "")
+            self._hooks.notify(self._hooks.on_stop, "")
         self._publisher.stop()
         self._publish()
         self._timer.close()
+        self._hook_timer.close()
         self._log.flush()
 
 

@@ -141,7 +141,8 @@ class Pool:
                 return
             except OSError as error:
                 wait = backoff.fail(self._plan, now)
-                log.error("cannot start %s %d: %s; again in %.1f s", self.role.name, slot, error, wait)
+                name = self._plan.process_name(self.role, slot)
+                log.error("cannot start %s: %s; again in %.1f s", name, error, wait)
                 if not self.ever_ready:
                     self.exit_status = 1
         self.next_start = min(self.next_start, backoff.retry_at)

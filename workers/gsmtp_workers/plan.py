@@ -245,7 +245,7 @@ class Plan:
         """Return the plan that `to_json` wrote."""
         content = json.loads(text)
         content["roles"] = tuple(_role(each) for each in content["roles"])
-        content["counters"] = tuple(Column(**{**each, "kind": Kind(each["kind"])}) for each in content["counters"])
+        content["counters"] = tuple(Column(name, Kind(kind), help) for name, kind, help in content["counters"])
         content["files"] = tuple(content["files"])
         return cls(**content)
 

@@ -16,7 +16,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from live import ROOT
+from harness.master import ROOT
 
 # What the protocol says, in memory and live; some 30 s.
 AGAIN = ["tests/protocol", "tests/test_dialogues.py"]

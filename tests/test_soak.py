@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live import PYTHONPATH
-from short import in_order, soaked
+from harness.master import PYTHONPATH
+from harness.soak import in_order, soaked
 
 from gsmtp.soak import generator
 from gsmtp.soak.conversations import CONVERSATIONS, MIX

@@ -115,7 +115,7 @@ class Harness:
         target = Target(
             addresses["smtp"], addresses.get("smtps"), config.tls, config.sender, config.recipient, config.timeout
         )
-        self.scoreboard = ScoreboardReader(self.server.process.pid, config.workers)
+        self.scoreboard = ScoreboardReader(self.server.process.pid)
         for number in range(config.clients):
             self._clients.append(ClientProcess(number, target, mails, config.threads, config.seed))
         self.refresh_workers()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from short import in_order
+from harness.soak import in_order
 
 from gsmtp.soak.corpus import Corpus, CorpusError
 from gsmtp.soak.harness import OWN_HANDLER, Harness, HarnessConfig

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import pytest
 from certificates import tool
-from live import wait_for
+
+from harness.waiting import wait_for
 
 DAEMONS = Path("/usr/lib/postfix/sbin")
 _MAIN = """

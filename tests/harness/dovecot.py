@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 from certificates import tool
-from live import wait_for
+
+from harness.waiting import wait_for
 
 LIBRARY = Path("/usr/lib/dovecot")
 _CONFIG = """

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-PACKAGE = Path(__file__).parent.parent / "gsmtp"
+PACKAGE = Path(__file__).parent.parent.parent / "gsmtp"
 # What makes a reply, or the text of one: what stands before its own arguments, and which argument is the text.
 _MAKERS = {
     "Reply": ("", 2),

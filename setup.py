@@ -66,7 +66,7 @@ setup(
         "proctitle": ["setproctitle>=1.3"],
         "soak": ["matplotlib>=3.8", "tqdm>=4.66", "cryptography>=42", "psutil>=7.2"],
         "test": [
-            "setuptools>=61",
+            "setuptools>=70.1",
             "pytest>=8",
             "pytest-xdist>=3.5",
             "hypothesis>=6.100",

@@ -1,1 +1,1 @@
-"""Connections, for both roles: transports in clear and under TLS, the deadline timer, errors, socket addresses."""
+"""Connections, for both roles: transports in clear and under TLS, the deadline timer, errors, sets of networks."""

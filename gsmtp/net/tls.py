@@ -1,8 +1,8 @@
 """TLS contexts for both roles, and the transports that they make.
 
-A context is made once from certificates and settings, and is shared by all connections. `TlsContext` is a server's;
-a listener has one in each worker. Its session tickets are on, but each context of each worker has keys of its own,
-which Python's ssl (3.11 to 3.13) can neither set nor read: a client that returns to another worker does a full
+A context is made once from certificates and settings, and is shared by all connections. `ServerTlsContext` is a
+server's; a listener has one in each worker. Its session tickets are on, but each context of each worker has keys of its
+own, which Python's ssl (3.11 to 3.13) can neither set nor read: a client that returns to another worker does a full
 handshake. `ClientTlsContext` is a client's, and verifies servers unless told not to; it does not resume sessions.
 Neither offers ALPN, for which SMTP has no registered name.
 """
@@ -30,7 +30,7 @@ class _ServerObject(ssl.SSLObject):
         return self
 
 
-class TlsContext:
+class ServerTlsContext:
     """A listener's certificates and settings of TLS."""
 
     def __init__(self, settings: TlsSettings, located: Callable[[str], str] = str) -> None:
@@ -137,10 +137,10 @@ class ClientTlsContext:
         """
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         tls = self._context.wrap_bio(incoming, outgoing, server_hostname=server_name)
-        return TlsTransport(transport, incoming, outgoing, tls, _asked_for)
+        return TlsTransport(transport, incoming, outgoing, tls, _client_identity)
 
 
-def _asked_for(tls: ssl.SSLObject) -> tuple[str | None, bytes]:
+def _client_identity(tls: ssl.SSLObject) -> tuple[str | None, bytes]:
     return tls.server_hostname, tls.getpeercert(binary_form=True) or b""
 
 

@@ -16,7 +16,7 @@ from gsmtp.binds import parse_bind
 from gsmtp.counters import Counters
 from gsmtp.net.networks import Networks
 from gsmtp.net.timer import DeadlineTimer
-from gsmtp.net.tls import TlsContext
+from gsmtp.net.tls import ServerTlsContext
 from gsmtp.net.tls_settings import TlsSettings
 from gsmtp.protocol.envelope import Envelope
 from gsmtp.protocol.server.extensions import ExtensionSet
@@ -87,7 +87,7 @@ class ListenerContext:
     counters: Counters
     new_id: Callable[[], str]
     admission: Admission | None
-    tls: TlsContext | None
+    tls: ServerTlsContext | None
     implicit_tls: bool
     hook_timer: DeadlineTimer[Any]
     taps: tuple[Callable[[Envelope], Tap], ...] = ()
@@ -147,9 +147,9 @@ def _admission(worker: WorkerContext, settings: ListenerSettings, options: Optio
     )
 
 
-def _tls(worker: WorkerContext, settings: ListenerSettings) -> TlsContext:
+def _tls(worker: WorkerContext, settings: ListenerSettings) -> ServerTlsContext:
     """Raises BootError."""
     try:
-        return TlsContext(TlsSettings.pick(settings), worker.located)
+        return ServerTlsContext(TlsSettings.pick(settings), worker.located)
     except ValueError as error:
         raise BootError(f"{settings.bind}: the certificate cannot be used: {error}") from None

@@ -18,7 +18,7 @@ from harness.transports import BIG, KINDS, WAIT, pairs, peer
 
 from gsmtp.net.errors import ConnectionLost, ConnectionTimedOut, TlsFailed
 from gsmtp.net.socket_transport import SocketTransport, connect
-from gsmtp.net.tls import ClientTlsContext, TlsContext
+from gsmtp.net.tls import ClientTlsContext, ServerTlsContext
 from gsmtp.net.tls_settings import TlsSettings
 from gsmtp.net.tls_transport import Tls, TlsTransport
 from gsmtp.net.transport import ClearTransport
@@ -26,14 +26,14 @@ from gsmtp.net.transport import ClearTransport
 VERSIONS: list[Literal["1.2", "1.3"]] = ["1.2", "1.3"]
 
 
-def server_context(certificates: Certificates, **more: Any) -> TlsContext:
+def server_context(certificates: Certificates, **more: Any) -> ServerTlsContext:
     settings: dict[str, Any] = {
         "certfile": certificates.main.certfile,
         "keyfile": certificates.main.keyfile,
         "certificates": {OTHER: [certificates.other.certfile, certificates.other.keyfile]},
         **more,
     }
-    return TlsContext(TlsSettings(**settings))
+    return ServerTlsContext(TlsSettings(**settings))
 
 
 def client_context(certificates: Certificates, **more: Any) -> ClientTlsContext:
@@ -41,7 +41,7 @@ def client_context(certificates: Certificates, **more: Any) -> ClientTlsContext:
 
 
 def serving(
-    context: TlsContext, then: Callable[[TlsTransport], object] = lambda secure: None
+    context: ServerTlsContext, then: Callable[[TlsTransport], object] = lambda secure: None
 ) -> Callable[[ClearTransport], Tls]:
     """A server that returns what the handshake has settled."""
 

@@ -146,11 +146,11 @@ def test_the_deadline_counts_while_the_hook_is_at_work(serve: Callable[..., Mast
     with live.connect() as slow, live.connect() as chunks, live.connect() as late:
         begun(slow, live, "slow")
         chunks.begin(sender="chunks@c.example")
-        assert chunks.ask("BDAT 3\r\nabc").startswith("250")
+        assert chunks.ask("BDAT 5\r\nabc").startswith("250")
         time.sleep(1.5)
         assert chunks.ask("VRFY someone") == "250 2.0.0 meanwhile"
         time.sleep(1)
-        assert chunks.ask("BDAT 3 LAST\r\nabc") == "250 2.0.0 stored"
+        assert chunks.ask("BDAT 5 LAST\r\nabc") == "250 2.0.0 stored"
         slow.send(b"half\r\n.\r\n")
         assert slow.reply() == "250 2.0.0 stored"
         begun(late, live, "late")

@@ -14,7 +14,8 @@ import re
 import secrets
 import socket
 from collections.abc import Mapping
-from typing import Any, get_type_hints
+from functools import cache
+from typing import Any
 
 from gsmtp import values
 from gsmtp.binds import BindSettings, parse_bind
@@ -172,19 +173,17 @@ def _machine_secret() -> str:
 
 def parse_value(key: str, text: str) -> Any:
     """Return the value of a setting from the command line. It is written as in TOML, but a text needs no quotes."""
-    for table in _TABLES:
-        if key in (kinds := get_type_hints(table)):
-            return values.parse(text, kinds[key])
-    return values.parse(text)
+    return values.parse(text, declared()[key][1] if key in declared() else None)
 
 
-def find(name: str) -> tuple[dataclasses.Field[Any], Any]:
-    """Return the declaration and the type of a setting. Raises KeyError if there is none of that name."""
+@cache
+def declared() -> dict[str, tuple[dataclasses.Field[Any], Any]]:
+    """Return the declaration and the type of each setting, by name."""
+    found = {}
     for table in _TABLES:
-        for item in dataclasses.fields(table):
-            if item.name == name:
-                return item, get_type_hints(table)[name]
-    raise KeyError(name)
+        kinds = values.types_of(table)
+        found.update({item.name: (item, kinds[item.name]) for item in dataclasses.fields(table)})
+    return found
 
 
 def describe() -> str:

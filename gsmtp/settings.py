@@ -63,10 +63,10 @@ class ProcessSettings(Table):
 
     workers: int = setting(0, "worker processes; default: one for each usable core", most=1000)
     user: str = setting("", "workers run as this user (needs root)")
-    group: str = setting("", "and this group")
-    chdir: str = setting("", "the workers' directory, and the first place where handlers are sought")
+    group: str = setting("", "workers run as this group (needs root)")
+    chdir: str = setting("", "directory of the workers, and the first place where the handler's module is looked for")
     max_sessions: int = setting(10_000, "connections per worker; further ones wait", 1)
-    drain_timeout: float = setting(660.0, "seconds from TERM until a worker ends whatever its sessions do", 1)
+    drain_timeout: float = setting(660.0, "seconds from TERM until a worker ends even if sessions are left", 1)
 
 
 class Settings(LogSettings, SpoolSettings, ServiceSettings, ProcessSettings):

@@ -16,8 +16,9 @@ COMPILED = [
     *(f"gsmtp/protocol/{name}.py" for name in ("address", "framing")),
     *(f"gsmtp/protocol/server/{name}.py" for name in ("chunking", "events", "greeting", "session", "transaction")),
     "gsmtp/protocol/server/transitions.py",
-    "gsmtp/net/transport.py",
-    *(f"gsmtp/server/{name}.py" for name in ("connection", "dispatcher", "message", "received", "spool", "timeouts")),
+    "gsmtp/net/gevent_transport.py",
+    *(f"gsmtp/server/{name}.py" for name in ("connection", "content", "dispatcher", "message", "received", "runner")),
+    *(f"gsmtp/server/{name}.py" for name in ("spool", "timeouts")),
     "gsmtp/storage/store.py",
 ]
 _found = re.search(r'^__version__ = "([^"]+)"', (HERE / "gsmtp" / "__init__.py").read_text(), re.M)
@@ -61,13 +62,15 @@ setup(
     extras_require={
         "mime": ["pybase64>=1.3"],
         "dkim": ["cryptography>=41"],
+        "idna": ["idna>=3.4"],
         "proctitle": ["setproctitle>=1.3"],
         "soak": ["matplotlib>=3.8", "tqdm>=4.66", "cryptography>=42", "psutil>=7.2"],
         "test": [
-            "setuptools>=61",
+            "setuptools>=70.1",
             "pytest>=8",
             "pytest-xdist>=3.5",
             "hypothesis>=6.100",
+            "idna>=3.4",
             "ruff>=0.6",
             "mypy>=1.10",
             "types-psutil>=5.9",
@@ -79,6 +82,7 @@ setup(
             "matplotlib>=3.8",
             "tqdm>=4.66",
             "types-tqdm>=4.66",
+            "scipy>=1.11",
             "psutil>=7.2",
             "setproctitle>=1.3",
         ],

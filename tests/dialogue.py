@@ -41,15 +41,17 @@ import dialogues.scripted as scripted
 
 from gsmtp import settings
 from gsmtp.counters import Counters
-from gsmtp.net.errors import ConnectionLost
+from gsmtp.net.timer import DeadlineTimer
 from gsmtp.protocol.envelope import Envelope, Session
 from gsmtp.protocol.server import events
 from gsmtp.protocol.server.extensions import ExtensionSet
 from gsmtp.protocol.server.options import Options
-from gsmtp.server.dispatcher import Dispatcher
+from gsmtp.protocol.server.session import ServerSession
+from gsmtp.server.dispatcher import REACTIONS, Action, Dispatcher
 from gsmtp.server.hooks import Hooks
 from gsmtp.server.listener import ListenerContext
 from gsmtp.server.loader import claimed_extensions
+from gsmtp.server.runner import HookRunner
 from gsmtp.server.settings import SpoolSettings, Timeouts
 
 DIRECTORY = Path(__file__).parent / "dialogues"
@@ -190,8 +192,11 @@ class Facts:
     channel_bindings: dict[str, bytes] = field(default_factory=lambda: {"tls-server-end-point": b"a hash"})
 
 
-class Stage:
-    """What conversations of one script have in common: the handler and the terms. One at a time may be held."""
+TIMER: DeadlineTimer[HookRunner] = DeadlineTimer()
+
+
+class Setup:
+    """What conversations of one script have in common: the handler and the context. One at a time may be held."""
 
     def __init__(self, script: Script) -> None:
         kind = getattr(scripted, script.handler)
@@ -213,7 +218,7 @@ class Stage:
         )
         self.implicit_tls = script.options.get("bind", "").startswith("smtps:")
         self.trusted = "xclient" in script.options
-        self.terms = ListenerContext(
+        self.context = ListenerContext(
             bind="smtp://127.0.0.1:0",
             options=options,
             asks=hooks.asks,
@@ -227,92 +232,80 @@ class Stage:
             spool=SpoolSettings(spool_memory=1000),
             tls=None,
             implicit_tls=self.implicit_tls,
+            hook_timer=TIMER,
         )
 
 
 class InMemory:
     """The protocol, the dialogue with the handler, and no network: what is not sent yet is a list of pieces."""
 
-    def __init__(self, script: Script, stage: Stage | None = None) -> None:
-        """`stage`, when the script's is made already."""
-        self._stage = stage = stage or Stage(script)
-        stage.ids = count(1)
-        self.messages = stage.messages = []
+    def __init__(self, script: Script, setup: Setup | None = None) -> None:
+        """`setup`, when the script's is made already."""
+        self._setup = setup = setup or Setup(script)
+        setup.ids = count(1)
+        self.messages = setup.messages = []
         session = Session("S1", ("192.0.2.1", 49152), ("192.0.2.2", 25), "smtp")
-        session.trusted = stage.trusted
-        self.dialogue = Dispatcher(self, stage.terms, session)
-        self._hooks = stage.hooks
+        session.trusted = setup.trusted
+        context = setup.context
+        protocol = ServerSession(context.options, context.extensions, session, context.new_id, context.asks)
+        self.dispatcher = Dispatcher(context, session, protocol, HookRunner(context, "S1", protocol, None))
         self._pieces: Iterator[bytes] = iter(())
         self._secured: list[bytes] = []
+        self._said: list[bytes] = []
         self._steps = self._fed = 0
         self.closed = self.secure = False
-        if stage.implicit_tls:
-            self.start_tls()
+        if setup.implicit_tls:
+            self._start_tls()
 
-    def run_hook(self, hook: Any, timeout: float, *arguments: Any, **named: Any) -> Any:
-        """See gsmtp.server.dispatcher.Line."""
-        return self._hooks.call(hook, "S1", *arguments, **named)
-
-    def run_check(self, hook: Any, timeout: float, *arguments: Any, secret: str = "") -> Any:
-        """See gsmtp.server.dispatcher.Line."""
-        return self._hooks.check(hook, "S1", *arguments, secret=secret)
-
-    def tell(self, hook: Any, *arguments: Any) -> None:
-        """See gsmtp.server.dispatcher.Line."""
-        self._hooks.tell(hook, "S1", *arguments)
-
-    def flush(self) -> None:
-        """What is said waits until the pieces are used up."""
-
-    def pause(self, seconds: float) -> None:
-        """Nobody waits here."""
-
-    def start_tls(self) -> None:
+    def _start_tls(self) -> None:
         """What was sent in clear is gone, and the handshake done."""
         self._pieces, self._secured = iter(self._secured), []
         self.secure = True
-        self.dialogue.protocol.tls_started(self._stage.facts)
-        refusal = self.dialogue.tls_started()
+        self.dispatcher.protocol.tls_started(self._setup.facts)
+        refusal = self.dispatcher.tls_started()
         if refusal is not None:
-            self.dialogue.protocol.shut_down(refusal)
+            self.dispatcher.protocol.shut_down(refusal)
 
-    def client_changed(self) -> None:
-        """Everybody may come in."""
-
-    def fill(self) -> None:
-        """See gsmtp.server.dispatcher.Line."""
-        piece = next(self._pieces, None)
-        if piece is None:
-            raise ConnectionLost("nothing more")
-        self._fed += len(piece) + 1
-        self.dialogue.protocol.receive(piece)
+    def _act(self, action: Action, event: events.Event) -> None:
+        # Nobody waits here, and every address may come in.
+        if action is Action.START_TLS:
+            self._start_tls()
+        elif action is Action.FLUSH:
+            self._said.append(self.dispatcher.protocol.data_to_send())
+            assert REACTIONS[type(event)](self.dispatcher, event) is None
 
     def converse(self, pieces: Iterable[bytes], secured: Iterable[bytes] = ()) -> bytes:
-        """Send these, and get all that the server says. An `on_data` that wants more then is broken off.
+        """Send these, and get all that the server says. An `on_data` that wants more then goes on in the next call.
 
         `secured` is sent once TLS has begun. AssertionError when the server does more than its input can ask for.
         """
         self._pieces = iter(pieces)
         self._secured = list(secured)
-        protocol = self.dialogue.protocol
-        try:
-            while not self.closed:
-                event = protocol.next_event()
-                self._steps += 1
-                assert self._steps <= 4 * self._fed + 20, "it does not come to an end"
-                if event is events.CLOSED:
-                    self.closed = True
-                elif event is events.NEED_DATA:
-                    self.fill()
-                else:
-                    self.dialogue.react(event)
-        except ConnectionLost:
-            pass
-        return protocol.data_to_send()
+        protocol = self.dispatcher.protocol
+        while not self.closed:
+            event = protocol.next_event()
+            self._steps += 1
+            assert self._steps <= 4 * self._fed + 20, "it does not come to an end"
+            if event is events.CLOSED:
+                self.dispatcher.refuse_content()
+                self.closed = True
+            elif event is events.NEED_DATA:
+                piece = next(self._pieces, None)
+                if piece is None:
+                    break
+                self._fed += len(piece) + 1
+                protocol.receive(piece)
+            else:
+                action = REACTIONS[type(event)](self.dispatcher, event)
+                if action is not None:
+                    self._act(action, event)
+        said, self._said = b"".join([*self._said, protocol.data_to_send()]), []
+        return said
 
     def end(self) -> None:
-        """Free what is held."""
-        self.dialogue.end("end of the test")
+        """The client is gone: free what is held."""
+        self.dispatcher.lose_content("the session has ended")
+        self.dispatcher.end("end of the test")
 
 
 def converse_in_memory(script: Script, bytewise: bool) -> tuple[list[str], set[str]]:
@@ -320,8 +313,8 @@ def converse_in_memory(script: Script, bytewise: bool) -> tuple[list[str], set[s
 
     What the server has said, and why AUTH has failed.
     """
-    stage = Stage(script)
-    memory = InMemory(script, stage)
+    setup = Setup(script)
+    memory = InMemory(script, setup)
     heard: list[str] = []
     secure = memory.secure
     try:
@@ -338,7 +331,7 @@ def converse_in_memory(script: Script, bytewise: bool) -> tuple[list[str], set[s
             secure = secure or exchange.tls
             assert memory.secure == secure
             memory.messages.clear()
-        return heard, stage.log.reasons
+        return heard, setup.log.reasons
     finally:
         memory.end()
 

@@ -32,6 +32,7 @@ from typing import Any, Literal
 
 from gsmtp.protocol.xtext import decode_xtext
 from gsmtp.reply import Reply
+from gsmtp.socket_address import host_text
 
 NOT_ALLOWED = Reply(550, "5.7.0", "Not allowed for this client")
 IN_TRANSACTION = Reply(503, "5.5.1", "Mail transaction in progress")
@@ -105,8 +106,7 @@ def _ip(value: str) -> str:
     address = IPv6Address(value[5:])
     if address.scope_id is not None:
         raise ValueError
-    # Written as accept() does; str() of Python before 3.13 does not.
-    return str(address) if address.ipv4_mapped is None else f"::ffff:{address.ipv4_mapped}"
+    return host_text(address)
 
 
 def _any_address(value: str) -> str:

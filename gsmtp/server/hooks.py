@@ -1,6 +1,6 @@
-"""Calls the handler's hooks: which exist is found out once, and every failure becomes a reply here.
+"""The hooks of one handler object: which exist is found out once, and a failure of one becomes a reply here.
 
-The exception table:
+What a hook raises, and the reply that its client gets:
 
     raised                                  the client gets
     Reject, Defer, Disconnect               the reply it carries
@@ -8,94 +8,46 @@ The exception table:
     the deadline                            451 4.3.0 with a reference (421 at connect)
     anything else, also a wrong return      451 4.3.0 with a reference (421 at connect)
 
-The reference stands beside the traceback in the log; the exception's text never reaches the client.
+The log has the reference beside the traceback; the exception's text is never sent to the client. The calls themselves,
+with their deadlines, are in gsmtp/server/runner.py.
 """
 
 from __future__ import annotations
 
-import base64
 import difflib
 import errno
 import inspect
-import json
 import logging
-import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, quote_plus
 
 from greenlet import GreenletExit
 
 from gsmtp.handler import Handler
-from gsmtp.net.errors import ConnectionLost, DeadlineExceeded
-from gsmtp.reply import Disconnect, Reply, ReplyError
+from gsmtp.net.errors import DeadlineExceeded
+from gsmtp.reply import Reply
+from gsmtp.server.failures import formatted
 
 logger = logging.getLogger("gsmtp.handler")
 
 HOOKS = tuple(name for name in vars(Handler) if name.startswith(("on_", "check_", "get_")))
-# A method so named that is no hook is taken for a misspelt one: it would never be called.
+# A method with such a name that is no hook is taken for a misspelt one: it would never be called.
 _PREFIXES = ("on_", "check_password", "check_token", "check_cert", "get_password")
-# What the protocol has to ask about when the hook is there.
+# The events that the protocol hands out only when there is a hook for them.
 _ASKED = ("connect", "helo", "ehlo", "mail", "rcpt", "vrfy", "command")
 _NOT_PLAIN = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
-_TELLING = 4  # characters of a secret
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What a check_ or get_ hook says: its value, or the refusal it raised; `close` is for Disconnect."""
-
-    value: Any = None
-    refusal: Reply | None = None
-    close: bool = False
-
-
 class HandlerError(Exception):
-    """The handler class cannot be used; the message is one line for its author."""
-
-
-def _shapes(secret: str) -> list[str]:
-    """How the text of an exception may have it: as it is, in the repr of a str or of bytes, in JSON, a URL, base64."""
-    octets = secret.encode()
-    shapes = {secret, repr(secret)[1:-1], ascii(secret)[1:-1], repr(octets)[2:-1], json.dumps(secret)[1:-1]}
-    shapes |= {quote(secret), quote_plus(secret), quote(secret, safe=""), base64.b64encode(octets).decode()}
-    shapes |= {shape.replace("'", "\\'") for shape in shapes}
-    return sorted(shapes, key=len, reverse=True)
-
-
-def _trace(error: BaseException, secret: str, withhold: bool) -> str:
-    """The traceback for the log."""
-    if withhold:
-        return "\nwhich led to\n\n".join(reversed([_silent(each) for each in _chain(error)]))
-    trace = "".join(traceback.format_exception(error))
-    return _masked(trace, secret) if secret else trace
-
-
-def _masked(text: str, secret: str) -> str:
-    for shape in _shapes(secret):
-        text = text.replace(shape, "[secret]")
-    return text
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """`error`, and those that led to it, as Python would print them."""
-    found: list[BaseException] = []
-    step: BaseException | None = error
-    while step is not None and not any(step is each for each in found):
-        found.append(step)
-        step = step.__cause__ or (None if step.__suppress_context__ else step.__context__)
-    return found
-
-
-def _silent(error: BaseException) -> str:
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    return f"{frames}{type(error).__qualname__}: [text withheld: it may hold a password]\n"
+    """The handler class cannot be used. The message is one line for its author."""
 
 
 class Hooks:
-    """The hooks of one handler object: each attribute is the bound method, or None where it is not overridden."""
+    """Each attribute is the bound method of a hook, or None where the hook is not overridden.
+
+    `auth` has the names of the check_ and get_ hooks that exist; `asks` the events that the protocol has to hand out.
+    """
 
     def __init__(self, handler: Any, new_id: Callable[[], str]) -> None:
         """Raises HandlerError for a hook that does not exist, takes the wrong arguments, or would lose mail."""
@@ -124,7 +76,6 @@ class Hooks:
             raise HandlerError(f"{kind.__name__} has {fault}")
         self.check_password, self.get_password = found["check_password"], found["get_password"]
         self.check_token, self.check_certificate = found["check_token"], found["check_certificate"]
-        # What mechanisms of AUTH can ask of this handler.
         self.auth = frozenset(name for name in HOOKS if not name.startswith("on_") and found[name] is not None)
         self.asks = frozenset(name for name in _ASKED if found[f"on_{name}"] is not None)
 
@@ -148,44 +99,6 @@ class Hooks:
             pass  # no signature to be had, as with some built-ins
         return hook
 
-    def call(
-        self, hook: Callable[..., Any], session_id: str, *arguments: Any, secret: str = ""
-    ) -> tuple[Reply | str | None, bool]:
-        """What the hook says: a refusal, a text or None for yes; and whether the session is to end.
-
-        `secret` is kept out of the log of a failure.
-        Raises ConnectionLost when the client is gone (a hook may read from it), and lets GreenletExit pass.
-        """
-        try:
-            result = hook(*arguments)
-            if result is None or result.__class__ is str:
-                return result, False
-            raise TypeError(f"{hook.__name__} returned {result!r:.200}, where None or a str is wanted")
-        except ReplyError as refusal:
-            return refusal.reply, isinstance(refusal, Disconnect)
-        except (ConnectionLost, GreenletExit):
-            raise
-        except BaseException as error:
-            return self.failure(hook.__name__, session_id, error, *arguments, secret=secret), False
-
-    def check(self, hook: Callable[..., Any], session_id: str, *arguments: Any, secret: str = "") -> Check:
-        """Ask a check_ or get_ hook. A failure is a refusal for now (454 4.7.0); `secret` is kept out of its log."""
-        try:
-            return Check(hook(*arguments))
-        except ReplyError as refusal:
-            reply = refusal.reply
-            # It is logged too. Shorter secrets would be found in any text.
-            if len(secret) >= _TELLING and (text := _masked(reply.text, secret)) != reply.text:
-                reply = Reply(reply.code, reply.enhanced, text)
-            return Check(refusal=reply, close=isinstance(refusal, Disconnect))
-        except (ConnectionLost, GreenletExit):
-            raise
-        except BaseException as error:
-            # What get_password fetched is a secret that is not known here.
-            withhold = hook.__name__ == "get_password"
-            reply = self.failure(hook.__name__, session_id, error, *arguments[:1], secret=secret, withhold=withhold)
-            return Check(refusal=reply)
-
     def failure(
         self,
         name: str,
@@ -195,19 +108,21 @@ class Hooks:
         secret: str = "",
         withhold: bool = False,
     ) -> Reply:
-        """Log `error` with a reference, tell on_error, and make the reply.
+        """Log `error` with a reference, call on_error, and return the reply.
 
-        `secret` is kept out of the log; with `withhold` all that exceptions say is, and only their types are told.
+        `name` is the hook's, or another word for what has failed; `arguments` are the hook's, of which the first is or
+        has the session. `secret` is kept out of the log; with `withhold` the log has the types of the exceptions and
+        none of their texts. Raises GreenletExit when the greenlet is killed meanwhile.
         """
         reference = self._new_id()
         late = isinstance(error, DeadlineExceeded)
         full = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _FULL)
         fields = {"session": session_id, "reference": reference, "hook": name}
-        fields["traceback"] = _trace(error, secret, withhold)
+        fields["traceback"] = formatted(error, secret, withhold)
         logger.error("hook failed%s", " at its deadline" if late else "", extra={"fields": fields})
         if self.on_error is not None and arguments:
             session = getattr(arguments[0], "session", arguments[0])
-            self.tell(self.on_error, session_id, session, error, secret=secret, withhold=withhold)
+            self.notify(self.on_error, session_id, session, error, secret=secret, withhold=withhold)
         if name in ("on_connect", "on_tls"):
             return Reply(421, "4.3.0", f"Service not available [{reference}]")
         if name in self.auth:
@@ -216,7 +131,7 @@ class Hooks:
             return Reply(452, "4.3.1", f"Insufficient system storage [{reference}]")
         return Reply(451, "4.3.0", f"{'Timed out' if late else 'Internal error'}, try again later [{reference}]")
 
-    def tell(
+    def notify(
         self,
         hook: Callable[..., Any],
         session_id: str,
@@ -224,12 +139,13 @@ class Hooks:
         secret: str = "",
         withhold: bool = False,
     ) -> None:
-        """Call a hook whose word decides nothing; a failure is logged, as by `failure`."""
+        """Call a hook that decides nothing. A failure is logged as by `failure`. Raises GreenletExit only."""
         try:
             hook(*arguments)
         except GreenletExit:
             raise
         except BaseException as error:
-            trace = _trace(error, secret, withhold)  # it tells of the error too that on_error was told of
-            fields = {"session": session_id, "hook": hook.__name__, "traceback": trace}
+            # The error that on_error was given is part of this one's traceback.
+            text = formatted(error, secret, withhold)
+            fields = {"session": session_id, "hook": hook.__name__, "traceback": text}
             logger.error("hook failed", extra={"fields": fields})

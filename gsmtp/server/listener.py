@@ -7,16 +7,18 @@ connections use: options, extensions, networks, limits, certificates.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from gsmtp_workers.plan import BootError
 
 from gsmtp.binds import parse_bind
 from gsmtp.counters import Counters
-from gsmtp.declare import pick
 from gsmtp.net.networks import Networks
+from gsmtp.net.timer import DeadlineTimer
 from gsmtp.net.tls import TlsContext
 from gsmtp.net.tls_settings import TlsSettings
+from gsmtp.protocol.envelope import Envelope
 from gsmtp.protocol.server.extensions import ExtensionSet
 from gsmtp.protocol.server.options import Options
 from gsmtp.server.admission import Admission
@@ -45,6 +47,20 @@ class WorkerContext:
     located: Callable[[str], str]
     limit_store: LimitStore
     reverse_dns: ReverseDns
+    hook_timer: DeadlineTimer[Any]
+
+
+class Tap(Protocol):
+    """Sees the content of one message on its way to the spool or the stream. It must not block."""
+
+    def write(self, data: bytes) -> None:
+        """Take a piece. An OSError refuses the message, as that of a full spool does."""
+
+    def finish(self) -> None:
+        """The content is whole. Raises as `write` does."""
+
+    def close(self) -> None:
+        """Free what is held. Without `finish` before it, the content was refused or given up. Idempotent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +72,8 @@ class ListenerContext:
     admission     what happens before the banner; None if nothing does.
     tls           the certificates; None if there is no TLS.
     implicit_tls  whether TLS begins with the connection.
+    hook_timer    watches the deadlines of hooks.
+    taps          make the taps that see the content of an envelope.
     """
 
     bind: str
@@ -71,6 +89,8 @@ class ListenerContext:
     admission: Admission | None
     tls: TlsContext | None
     implicit_tls: bool
+    hook_timer: DeadlineTimer[Any]
+    taps: tuple[Callable[[Envelope], Tap], ...] = ()
 
 
 def make_context(worker: WorkerContext, settings: ListenerSettings) -> ListenerContext:
@@ -98,8 +118,8 @@ def make_context(worker: WorkerContext, settings: ListenerSettings) -> ListenerC
         options=options,
         asks=asks,
         extensions=extensions,
-        timeouts=pick(Timeouts, settings),
-        spool=pick(SpoolSettings, worker.settings),
+        timeouts=Timeouts.pick(settings),
+        spool=SpoolSettings.pick(worker.settings),
         hooks=hooks,
         log=worker.log,
         counters=worker.counters,
@@ -107,18 +127,19 @@ def make_context(worker: WorkerContext, settings: ListenerSettings) -> ListenerC
         admission=admission if admission.wanted else None,
         tls=_tls(worker, settings) if implicit_tls or options.tls != "never" else None,
         implicit_tls=implicit_tls,
+        hook_timer=worker.hook_timer,
     )
 
 
 def _admission(worker: WorkerContext, settings: ListenerSettings, options: Options) -> Admission:
     """Raises ValueError for a text that is no network."""
-    declared = pick(RateLimits, settings)
+    declared = RateLimits.pick(settings)
     if options.auth == "never":
         # Where nobody can log in, nobody's failures have to be counted.
-        declared = replace(declared, limit_auth_failures=0)
+        declared = declared.replace(limit_auth_failures=0)
     limits = Limits(worker.limit_store, declared)
     return Admission(
-        settings=pick(AdmissionSettings, settings),
+        settings=AdmissionSettings.pick(settings),
         proxies=Networks(settings.proxy_protocol),
         xclients=Networks(settings.xclient),
         limits=limits if declared.limited else None,
@@ -129,6 +150,6 @@ def _admission(worker: WorkerContext, settings: ListenerSettings, options: Optio
 def _tls(worker: WorkerContext, settings: ListenerSettings) -> TlsContext:
     """Raises BootError."""
     try:
-        return TlsContext(pick(TlsSettings, settings), worker.located)
+        return TlsContext(TlsSettings.pick(settings), worker.located)
     except ValueError as error:
         raise BootError(f"{settings.bind}: the certificate cannot be used: {error}") from None

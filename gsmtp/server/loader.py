@@ -15,6 +15,7 @@ from typing import Any
 from gsmtp_workers.load import load
 from gsmtp_workers.plan import BootError
 
+from gsmtp.handler import Worker
 from gsmtp.protocol.parameters import ParameterError
 from gsmtp.protocol.server.extensions import Extension, Parser
 from gsmtp.protocol.server.options import Options
@@ -49,7 +50,7 @@ def load_hooks(handler: Mapping[str, Any], new_id: Callable[[], str]) -> Hooks:
         raise BootError(f"cannot use {name}: {error}") from None
 
 
-def start(hooks: Hooks, worker: Any) -> None:
+def start(hooks: Hooks, worker: Worker) -> None:
     """Call on_start with the worker, if the handler has it. Raises BootError if it fails."""
     if hooks.on_start is not None:
         try:

@@ -21,14 +21,17 @@ from gsmtp_workers.sharedtable import table_of
 from gsmtp_workers.worker import Worker
 
 from gsmtp.counters import COLUMNS, Counters
+from gsmtp.dns.nameservers import NameServers
+from gsmtp.dns.resolver import Resolver
+from gsmtp.net.gevent_transport import PlainTransport
 from gsmtp.net.timer import DeadlineTimer
-from gsmtp.net.transport import PlainTransport
 from gsmtp.protocol.envelope import Address, Session
 from gsmtp.server.connection import Connection
 from gsmtp.server.eventlog import EventLog
 from gsmtp.server.listener import ListenerContext, WorkerContext, make_context
 from gsmtp.server.loader import load_hooks, start
 from gsmtp.server.reverse_dns import ReverseDns
+from gsmtp.server.runner import HookRunner
 from gsmtp.settings import Settings, from_json
 
 Handle = Callable[[socket.socket, Any], None]
@@ -60,6 +63,7 @@ class Service:
         self._log = _open_log(worker, settings)
         _check_spool(settings.spool_directory)
         self._timer: DeadlineTimer[Connection] = DeadlineTimer()
+        self._hook_timer: DeadlineTimer[HookRunner] = DeadlineTimer()
         limit_store = table_of(worker, settings.limit_entries)
         reverse_dns = _reverse_dns(settings)
         self._hooks = load_hooks(settings.handler, self.new_id)
@@ -72,6 +76,7 @@ class Service:
             located=worker.located,
             limit_store=limit_store,
             reverse_dns=reverse_dns,
+            hook_timer=self._hook_timer,
         )
         self.handles = [
             self._handle(make_context(context, listener), endpoint.address)
@@ -119,10 +124,11 @@ class Service:
 
     def _exit(self) -> None:
         if self._hooks.on_stop is not None:
-            self._hooks.tell(self._hooks.on_stop, "")
+            self._hooks.notify(self._hooks.on_stop, "")
         self._publisher.stop()
         self._publish()
         self._timer.close()
+        self._hook_timer.close()
         self._log.flush()
 
 
@@ -139,7 +145,7 @@ def _open_log(worker: Worker, settings: Settings) -> EventLog:
 def _reverse_dns(settings: Settings) -> ReverseDns:
     """Return what looks clients' names up. Raises BootError for name servers without a usable address."""
     try:
-        return ReverseDns(settings.nameservers)
+        return ReverseDns(Resolver(NameServers(settings.nameservers)))
     except ValueError as error:
         raise BootError(f"nameservers: {error}") from None
 

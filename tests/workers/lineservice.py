@@ -146,6 +146,13 @@ def make(worker, argument):
     return [Service(worker, argument or {}).handle] * len(worker.listeners)
 
 
+def idle(worker, argument):
+    """A role that accepts nothing."""
+    assert worker.listeners == ()
+    worker.on_exit(lambda: print(f"{worker.name} of {os.getpid()} ends", file=sys.stderr, flush=True))
+    return []
+
+
 def refuse(worker, argument):
     raise BootError("the database is away", status=7)
 

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from gsmtp.protocol.envelope import Address
+from gsmtp.socket_address import host_text
 
 
 class ProxyError(ValueError):
@@ -101,8 +102,7 @@ def socket_address(address: IPv4Address | IPv6Address, port: int) -> tuple[Any, 
     """Return the address in the form that the `socket` module uses."""
     if isinstance(address, IPv4Address):
         return str(address), port
-    mapped = address.ipv4_mapped  # written as accept() does, which Python before 3.13 does not
-    return (str(address) if mapped is None else f"::ffff:{mapped}"), port, 0, 0
+    return host_text(address), port, 0, 0
 
 
 def endpoints(family: ProxyFamily, header: ProxyHeader) -> Iterator[tuple[IPv4Address | IPv6Address, int]]:

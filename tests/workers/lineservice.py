@@ -2,6 +2,7 @@
 
 import atexit
 import json
+import multiprocessing
 import os
 import resource
 import subprocess
@@ -76,6 +77,11 @@ class Service:
             return json.dumps([len(shared), *shared[:4]])
         if command == "facts":
             return json.dumps(self.facts(sock))
+        if command == "multiprocessing":
+            process = multiprocessing.get_context("spawn").Process(target=sys.exit, args=(5,))
+            process.start()
+            process.join()
+            return str(process.exitcode)
         if command == "orphan":  # a process that ends when its parent has long ended
             subprocess.run(["sh", "-c", "sleep 0.5 >/dev/null 2>&1 &"], check=True)
         if command.startswith("block "):

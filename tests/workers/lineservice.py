@@ -20,11 +20,13 @@ PATCHED = ["queue", "socket", "ssl", "threading"]
 
 
 class Service:
-    """`argument` may have "grace", seconds that sessions go on in a drain, and "descriptors", a limit."""
+    """`argument` may have "grace", seconds that sessions go on in a drain, "early", whether it then ends
+    with the last session, and "descriptors", a limit."""
 
     def __init__(self, worker, argument):
         self.worker = worker
         self.grace = argument.get("grace", 0.0)
+        self.early = argument.get("early", False)
         self.sessions = set()
         if "descriptors" in argument:
             resource.setrlimit(resource.RLIMIT_NOFILE, (argument["descriptors"],) * 2)
@@ -113,7 +115,9 @@ class Service:
         }
 
     def drain(self):
-        gevent.sleep(self.grace)
+        deadline = time.monotonic() + self.grace
+        while time.monotonic() < deadline and (self.sessions or not self.early):
+            gevent.sleep(0.01)
         self.cut()
 
     def cut(self):

@@ -2,6 +2,7 @@
 
 import atexit
 import json
+import multiprocessing
 import os
 import resource
 import subprocess
@@ -19,11 +20,13 @@ PATCHED = ["queue", "socket", "ssl", "threading"]
 
 
 class Service:
-    """`argument` may have "grace", seconds that sessions go on in a drain, and "descriptors", a limit."""
+    """`argument` may have "grace", seconds that sessions go on in a drain, "early", whether it then ends
+    with the last session, and "descriptors", a limit."""
 
     def __init__(self, worker, argument):
         self.worker = worker
         self.grace = argument.get("grace", 0.0)
+        self.early = argument.get("early", False)
         self.sessions = set()
         if "descriptors" in argument:
             resource.setrlimit(resource.RLIMIT_NOFILE, (argument["descriptors"],) * 2)
@@ -76,6 +79,11 @@ class Service:
             return json.dumps([len(shared), *shared[:4]])
         if command == "facts":
             return json.dumps(self.facts(sock))
+        if command == "multiprocessing":
+            process = multiprocessing.get_context("spawn").Process(target=sys.exit, args=(5,))
+            process.start()
+            process.join()
+            return str(process.exitcode)
         if command == "orphan":  # a process that ends when its parent has long ended
             subprocess.run(["sh", "-c", "sleep 0.5 >/dev/null 2>&1 &"], check=True)
         if command.startswith("block "):
@@ -107,7 +115,9 @@ class Service:
         }
 
     def drain(self):
-        gevent.sleep(self.grace)
+        deadline = time.monotonic() + self.grace
+        while time.monotonic() < deadline and (self.sessions or not self.early):
+            gevent.sleep(0.01)
         self.cut()
 
     def cut(self):

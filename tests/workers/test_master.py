@@ -193,7 +193,7 @@ def test_failures_wait_longer_and_longer(start, tmp_path):
     argument = {"mark": str(tmp_path / "mark")}
     server = start(plan("lineservice:once", argument, workers=2, backoff_first=0.05, backoff_limit=0.2))
     server.until_ready(1)
-    wait_for(lambda: server.log.count("next one in") >= 4)
+    wait_for(lambda: server.log.count("next one in") >= 4, patience=60.0)
     waits = re.findall(r"worker 1 .*next one in (\S+) s", server.log)
     assert waits[:4] == ["0.1", "0.1", "0.2", "0.2"]  # 0.05 is rounded
     with server.connect() as client:
@@ -220,7 +220,7 @@ def test_ttin_and_ttou(start):
 
 def test_term_to_a_worker_drains_it_alone(start):
     """Its session may finish, its successor is there meanwhile, and nobody hears a farewell."""
-    server = start(plan(workers=1, argument={"grace": 2.0})).until_ready()
+    server = start(plan(workers=1, argument={"grace": 60.0, "early": True})).until_ready()
     with server.connect() as client:
         os.kill(client.pid, signal.SIGTERM)
         wait_for(lambda: server.log.count(" ready after") == 2)

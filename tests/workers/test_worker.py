@@ -71,6 +71,18 @@ def test_totals_survive_the_workers(start):
     assert json.loads(ask(server, "totals")) == {"accepted": 2, "greeted": 2, "open": 1}
 
 
+def test_a_service_may_start_processes_by_multiprocessing(start):
+    """They import the main module again, which must not become a second worker."""
+    server = start(plan(workers=1)).until_ready()
+    assert ask(server, "multiprocessing") == "5"
+
+
+def test_a_worker_is_not_started_by_hand():
+    done = subprocess.run([sys.executable, "-m", "gsmtp_workers"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "python -m gsmtp_workers is started by the master, not by hand\n"
+
+
 def test_shared_memory_is_one_for_all_and_outlives_them(start):
     server = start(plan(workers=2, shared_memory=5000)).settled()
     clients = [server.connect() for _ in range(6)]

@@ -64,7 +64,7 @@ setup(
         "dkim": ["cryptography>=41"],
         "soak": ["matplotlib>=3.8", "tqdm>=4.66", "cryptography>=42", "psutil>=7.2"],
         "test": [
-            "setuptools>=61",
+            "setuptools>=70.1",
             "pytest>=8",
             "pytest-xdist>=3.5",
             "hypothesis>=6.100",

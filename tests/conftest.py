@@ -15,7 +15,11 @@ from live import ROOT, Live
 
 
 def pytest_sessionstart() -> None:
-    """Servers are started by the hundred and told to write no bytecode; without any, each compiles all it imports."""
+    """Compile all modules once: servers are started by the hundred and told to write no bytecode.
+
+    Debian keeps servers such as haproxy in sbin, which is not on an ordinary user's PATH.
+    """
+    os.environ["PATH"] += os.pathsep + os.pathsep.join(["/usr/sbin", "/sbin"])
     for room in ("gsmtp", "workers"):
         compileall.compile_dir(ROOT / room, quiet=2)
 

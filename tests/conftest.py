@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from certificates import Certificates
-from live import ROOT, Live
+from harness.master import ROOT, Master
 
 
 def pytest_sessionstart() -> None:
@@ -61,16 +61,16 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Live]]:
-    """serve("-o", "fsync=false", ..., toml="...", code="...", workers=1): a `Live` server that is ready.
+def serve(tmp_path: Path) -> Iterator[Callable[..., Master]]:
+    """serve("-o", "fsync=false", ..., toml="...", code="...", workers=1): a `Master` server that is ready.
 
     It listens on a free port of 127.0.0.1 unless `binds` or the TOML says otherwise. `code` becomes the module `inbox`,
     whose class Inbox is the handler; without it, mail goes to the Maildir `maildir` of the server's directory. It is
     ended with the test, which fails if processes are left over. `preexec` is called in the new process.
     """
-    running: list[Live] = []
+    running: list[Master] = []
 
-    def serve(*arguments: str, toml: str = "", code: str = "", workers: int = 1, **more: Any) -> Live:
+    def serve(*arguments: str, toml: str = "", code: str = "", workers: int = 1, **more: Any) -> Master:
         preexec = more.pop("preexec", None)
         directory = tmp_path / f"server{len(running)}"
         directory.mkdir()
@@ -85,7 +85,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Live]]:
             given.insert(0, "inbox:Inbox")
         for key, value in more.items():
             given += ["--set", f"{key}={value}"]
-        running.append(Live(directory, given, workers, preexec))
+        running.append(Master(directory, given, workers, preexec))
         return running[-1].until_ready()
 
     yield serve

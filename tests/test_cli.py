@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 from certificates import Certificates
-from live import Live, command, environment, run, stored
+from harness.master import Master, command, environment, run
+from harness.messages import stored
 
 from gsmtp import cli
 
@@ -294,7 +295,7 @@ def test_a_port_in_use(tmp_path: Path) -> None:
     assert complaint(done) == f"gsmtp-master: cannot bind {bind}: Address already in use"
 
 
-def test_a_socket_in_use(serve: Callable[..., Live], tmp_path: Path) -> None:
+def test_a_socket_in_use(serve: Callable[..., Master], tmp_path: Path) -> None:
     live = serve(binds=["smtp+unix:{directory}/socket"])
     bind = f"smtp+unix:{live.address}"
     assert complaint(run("-b", bind, directory=tmp_path)).endswith(f"cannot bind {bind}: Address already in use")
@@ -318,9 +319,9 @@ def test_a_wrong_command_line_is_one_line(capsys: pytest.CaptureFixture[str]) ->
         assert line.startswith("gsmtp-master: ") and line.endswith("; see gsmtp-master --help")
 
 
-def test_texts_need_no_quotes(serve: Callable[..., Live]) -> None:
+def test_texts_need_no_quotes(serve: Callable[..., Master]) -> None:
     live = serve("--set", "banner=42", "--set", "mode=600", "--set", "tls_minimum=1.3")
-    with live.connect(greet=False) as talk:
+    with live.connect(ehlo=False) as talk:
         assert talk.banner.endswith(" 42")
 
 
@@ -376,7 +377,7 @@ class Inbox(Handler):
 """
 
 
-def test_options_go_to_the_constructor(serve: Callable[..., Live]) -> None:
+def test_options_go_to_the_constructor(serve: Callable[..., Master]) -> None:
     toml = '[handler]\nclass = "inbox:Inbox"\nkind = "file"\nsize = 3\n[handler.deep]\nx = [1]\n'
     live = serve("-o", "kind=line", "-o", "path=/a=b", toml=toml, code=OPTIONS)
     with live.connect() as talk:
@@ -401,11 +402,11 @@ command_timeout = 0.5
 """
 
 
-def test_each_listener_has_its_own_settings(serve: Callable[..., Live], tmp_path: Path) -> None:
+def test_each_listener_has_its_own_settings(serve: Callable[..., Master], tmp_path: Path) -> None:
     path = tmp_path / "socket"
     live = serve(toml=TWO.replace("SOCKET", str(path)), workers=2)
     assert path.stat().st_mode & 0o777 == 0o600
-    with live.connect(greet=False) as one, live.connect(str(path), greet=False) as two:
+    with live.connect(ehlo=False) as one, live.connect(str(path), ehlo=False) as two:
         assert one.banner.startswith("220 one.example ")
         assert two.banner.startswith("220 two.example ")
         assert "SIZE 1000" in one.ask("EHLO c.example")
@@ -423,12 +424,12 @@ def test_each_listener_has_its_own_settings(serve: Callable[..., Live], tmp_path
     assert len(stored(live.directory / "maildir")) == 1
 
 
-def test_the_command_line_wins(serve: Callable[..., Live], tmp_path: Path) -> None:
+def test_the_command_line_wins(serve: Callable[..., Master], tmp_path: Path) -> None:
     toml = TWO.replace("SOCKET", str(tmp_path / "socket"))
     live = serve("--hostname", "three.example", max_message_size=2000, toml=toml, workers=3)
     assert len(live.workers()) == 3
     for address in live.addresses.values():
-        with live.connect(address, greet=False) as talk:
+        with live.connect(address, ehlo=False) as talk:
             assert talk.banner.startswith("220 three.example ")
             if not address.startswith("/"):
                 assert "SIZE 2000" in talk.ask("EHLO c.example")
@@ -437,7 +438,7 @@ def test_the_command_line_wins(serve: Callable[..., Live], tmp_path: Path) -> No
     assert list(other.addresses) == ["smtp://127.0.0.1:0"]
 
 
-def test_workers(serve: Callable[..., Live]) -> None:
+def test_workers(serve: Callable[..., Master]) -> None:
     live = serve(workers=4)
     assert sorted(live.workers()) == [0, 1, 2, 3]
     workers = psutil.Process(live.process.pid).children()

@@ -17,7 +17,9 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from live import ROOT, stored, wait_for
+from harness.master import ROOT
+from harness.messages import stored
+from harness.waiting import wait_for
 
 # What the protocol says, in memory and live; some 30 s.
 AGAIN = ["tests/protocol", "tests/test_dialogues.py"]

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import saidreplies
 from certificates import Certificates
 from dialogue import Script, converse_in_memory, converse_live, parse, scripts
-from server import Server
+from harness import replies as source
+from harness.config import start_master
 
 ALL = scripts()
 every = pytest.mark.parametrize("script", ALL, ids=[script.name for script in ALL])
@@ -43,15 +43,15 @@ def find(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -
                 directory = tmp_path_factory.mktemp(script.handler)
                 store = directory / "store"
                 store.mkdir()
-                made = Server(
+                made = start_master(
                     directory,
                     f"scripted:{script.handler}",
                     [*map(served, listens.values())],
                     options={"path": str(store)},
                 )
                 server = servers.enter_context(made)
-                for listen, port in zip(listens, server.ports, strict=True):
-                    ports[script.handler, listen] = (port, store)
+                for listen, address in zip(listens, server.all_addresses, strict=True):
+                    ports[script.handler, listen] = (int(address.rpartition(":")[2]), store)
             return *ports[key], with_certificate if "client_ca" in script.options else without
 
         yield found
@@ -103,7 +103,7 @@ def heard() -> tuple[set[str], set[str]]:
 
 def test_every_reply_is_shown(heard: tuple[set[str], set[str]]) -> None:
     """Of those that stand in the source of the protocol and the server: in a dialogue, or in a test named in LIVE."""
-    known = saidreplies.replies("protocol", "server")
+    known = source.replies("protocol", "server")
     assert len(known) > 110
     said = "\n".join(sorted(heard[0]))
     for reply in known:
@@ -123,7 +123,7 @@ def test_the_tests_named_are_there() -> None:
 
 
 def test_every_reason_why_a_mechanism_refuses_is_shown(heard: tuple[set[str], set[str]]) -> None:
-    known = saidreplies.failures("protocol")
+    known = source.failures("protocol")
     assert len(known) > 25
     for reason in known:
         shown = any(re.fullmatch(reason.pattern, each) for each in heard[1])

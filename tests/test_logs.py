@@ -13,13 +13,16 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import gevent
 import psutil
 import pytest
-from live import Live, Talk, command, environment, json_lines, wait_for
+from harness.client import Client
+from harness.master import Master, command, environment
+from harness.waiting import wait_for
 
 from gsmtp import logs
 from gsmtp.reply import Reply
@@ -42,7 +45,7 @@ SAYINGS = {
 NAMELESS = "XFORGED\x1b[31m"
 
 
-def provoke(live: Live) -> None:
+def provoke(live: Master) -> None:
     """Say all of it at all places."""
     for saying in SAYINGS.values():
         for line in (
@@ -67,7 +70,7 @@ def provoke(live: Live) -> None:
 
 
 @pytest.mark.parametrize("format", ["text", "json"])
-def test_a_client_cannot_forge_a_line(serve: Callable[..., Live], format: str) -> None:
+def test_a_client_cannot_forge_a_line(serve: Callable[..., Master], format: str) -> None:
     live = serve("--log-format", format, "--log-level", "debug")
     provoke(live)
     with live.connect() as talk:
@@ -90,7 +93,7 @@ def test_a_client_cannot_forge_a_line(serve: Callable[..., Live], format: str) -
     assert max(map(len, lines)) < 50_000
 
 
-def test_ids(serve: Callable[..., Live]) -> None:
+def test_ids(serve: Callable[..., Master]) -> None:
     live = serve("--log-format", "json", workers=2)
     said: dict[str, str] = {}
     for _ in range(5):
@@ -101,7 +104,7 @@ def test_ids(serve: Callable[..., Live]) -> None:
                 assert talk.deliver(b"x\r\n").startswith("250")
             assert talk.ask("QUIT").startswith("221")
     assert live.stop() == 0
-    records = json_lines(live.log)
+    records = live.records()
     by_session: dict[str, list[str]] = {}
     for record in records:
         if record["process"] == "master" or record["event"] == "gsmtp.handler":
@@ -132,14 +135,14 @@ class Inbox(Handler):
 
 
 @pytest.mark.parametrize("format", ["text", "json"])
-def test_a_traceback_and_its_reference(serve: Callable[..., Live], format: str) -> None:
+def test_a_traceback_and_its_reference(serve: Callable[..., Master], format: str) -> None:
     live = serve("--log-format", format, code=RAISES)
     with live.connect() as talk:
         reference = talk.deliver(b"x\r\n").rsplit("[", 1)[1].rstrip("]")
     assert live.stop() == 0
     assert not re.search(r"[^\x20-\x7e\n]", live.log)
     if format == "json":
-        (record,) = [record for record in json_lines(live.log) if record.get("reference") == reference]
+        (record,) = [record for record in live.records() if record.get("reference") == reference]
         assert "ZeroDivisionError: first line" in record["traceback"]
         return
     lines = live.lines
@@ -151,7 +154,7 @@ def test_a_traceback_and_its_reference(serve: Callable[..., Live], format: str) 
     assert not any(line.startswith("2026-01-01") for line in lines)
 
 
-def test_a_file(serve: Callable[..., Live]) -> None:
+def test_a_file(serve: Callable[..., Master]) -> None:
     live = serve("--log-file", "own.log")
     with live.connect() as talk:
         assert talk.deliver(b"x\r\n").startswith("250")
@@ -160,7 +163,7 @@ def test_a_file(serve: Callable[..., Live]) -> None:
     assert live.output.read_text() == ""
 
 
-def test_a_relative_file_is_the_same_for_all(serve: Callable[..., Live], tmp_path: Path) -> None:
+def test_a_relative_file_is_the_same_for_all(serve: Callable[..., Master], tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     live = serve("--log-file", "own.log", chdir=tmp_path / "elsewhere")
     with live.connect() as talk:
@@ -171,7 +174,7 @@ def test_a_relative_file_is_the_same_for_all(serve: Callable[..., Live], tmp_pat
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_the_file_belongs_to_those_who_write_it(serve: Callable[..., Live]) -> None:
+def test_the_file_belongs_to_those_who_write_it(serve: Callable[..., Master]) -> None:
     group = grp.getgrgid(pwd.getpwnam("nobody").pw_gid)
     live = serve("--log-file", "own.log", "--group", group.gr_name)
     assert live.log_path.stat().st_gid == group.gr_gid
@@ -210,15 +213,18 @@ def test_a_log_that_nobody_reads_holds_nobody_up(tmp_path: Path) -> None:
                     found.add(child.pid)
         return found
 
+    def replaced(pid: int) -> bool:
+        return len(workers() - {pid}) == 2
+
     try:
         wait_for(path.exists, what="the socket")
         wait_for(lambda: len(workers()) == 2, what="workers")
         fill(f"/proc/{live.pid}/fd/2")
         for _ in range(2):
-            before = workers()
-            os.kill(min(before), signal.SIGKILL)
-            wait_for(lambda before=before: len(workers() - {min(before)}) == 2, what="another worker")
-        with Talk(str(path)) as talk:
+            killed = min(workers())
+            os.kill(killed, signal.SIGKILL)
+            wait_for(partial(replaced, killed), what="another worker")
+        with Client(str(path)) as talk:
             assert talk.ask("EHLO client.example").startswith("250")
             assert talk.deliver(b"x\r\n").startswith("250")
         live.send_signal(signal.SIGTERM)

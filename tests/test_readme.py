@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from certificates import Certificates
-from live import ROOT, Live, run, stored
+from harness.master import ROOT, Master, run
+from harness.messages import stored
 
 README = (ROOT / "README.rst").read_text()
 BLOCKS = [textwrap.dedent(block) for block in re.findall(r"::\n\n((?:    .*\n|\n)+)", README)]
@@ -26,7 +27,7 @@ def arguments(start: str) -> list[str]:
     return shlex.split(block(start).replace(":25 ", ":0 "))[1:]
 
 
-def test_the_handler(serve: Callable[..., Live]) -> None:
+def test_the_handler(serve: Callable[..., Master]) -> None:
     given = arguments("gsmtp-master inbox:Inbox")
     assert given.pop(0) == "inbox:Inbox"
     assert given[-2:] == ["-w", "4"]
@@ -40,7 +41,7 @@ def test_the_handler(serve: Callable[..., Live]) -> None:
         assert talk.deliver(b"x\r\n", "nobody@example.net") == "550 5.1.1 No such user here"
 
 
-def test_a_box_for_each_address(serve: Callable[..., Live], tmp_path: Path) -> None:
+def test_a_box_for_each_address(serve: Callable[..., Master], tmp_path: Path) -> None:
     given = [each.replace("/var/mail", str(tmp_path / "mail")) for each in arguments("gsmtp-master -o")]
     live = serve(*given)
     with live.connect() as talk:

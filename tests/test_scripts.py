@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from live import ROOT
+from harness.master import ROOT
 
 VERSION = "{}.{}".format(*sys.version_info)
 PYPROJECT = """

@@ -8,8 +8,8 @@ from typing import Any
 
 from gsmtp.handler import Handler, Stream
 from gsmtp.protocol.envelope import Envelope, Session
-from gsmtp.protocol.extensions import Extension
 from gsmtp.protocol.parameters import ParameterError
+from gsmtp.protocol.server.extensions import Extension
 from gsmtp.protocol.server.options import Options
 
 
@@ -24,7 +24,7 @@ def ticket(value: str | None, options: Options) -> int:
 class Streaming(Handler):
     """Takes content as a stream, and says how each stream ended and what was called meanwhile."""
 
-    extensions = ("DSN", Extension("XTICKET", mail={"XTICKET": ticket}))
+    extensions: tuple[str | Extension, ...] = ("DSN", Extension("XTICKET", mail={"XTICKET": ticket}))
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)

@@ -1,22 +1,28 @@
 """A line service that counts as it is told, for test_limits_of_a_master."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 from gevent import socket
 from gsmtp_workers.sharedtable import table_of
 
 
-def make(worker, argument):
+def make(worker: Any, argument: dict[str, Any]) -> list[Callable[[Any, object], None]]:
     table = table_of(worker, argument["entries"])
 
-    def handle(raw, address):
+    def handle(raw: Any, address: object) -> None:
         sock = socket.socket(fileno=raw.detach())
         sock.sendall(f"hello {worker.slot} {worker.scoreboard.row(worker.slot)[0]:.0f}\n".encode())
         with sock, sock.makefile("rb") as lines:
             for line in lines:
                 command, key, limit = line.decode().split()
                 if command == "hold":
-                    said = table.hold("sessions", key, int(limit))
+                    said: object = table.hold("sessions", key, int(limit))
                 elif command == "release":
-                    said = table.release("sessions", key)
+                    table.release("sessions", key)
+                    said = None
                 else:
                     said = table.take("messages", key, 1, int(limit), 3600.0)
                 sock.sendall(f"{said}\n".encode())

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from live import Talk, stuffed, without_trace
+from harness.client import Client, dot_stuff
+from harness.messages import without_trace
 
 _UNIQUE = re.compile(rb"X-Unique: (\S+)\r\n")
 
@@ -80,7 +81,7 @@ class Load:
                 self.cut.append(f"{type(error).__name__}: {error}")
 
     def _session(self, ids: Iterator[str], messages: int, rng: random.Random) -> None:
-        talk = Talk(self._address)
+        talk = Client(self._address)
         with talk:
             if not self._yes(talk.banner, "banner"):
                 return
@@ -93,13 +94,13 @@ class Load:
                     return
             self._yes(talk.ask("QUIT"), "QUIT")
 
-    def _message(self, talk: Talk, unique: str, rng: random.Random) -> bool:
+    def _message(self, talk: Client, unique: str, rng: random.Random) -> bool:
         size = self._large if self._large and rng.random() < 0.1 else rng.randrange(2000)
         content = f"X-Unique: {unique}\r\n\r\n".encode() + b".x\r\n" * (size // 4)
         for line in ("MAIL FROM:<a@c.example>", *(f"RCPT TO:<{each}>" for each in self._recipients), "DATA"):
             if not self._yes(talk.ask(line), line):
                 return False
-        data = stuffed(content)
+        data = dot_stuff(content)
         middle = len(data) // 2
         talk.send(data[:middle])
         if rng.random() < 0.2:

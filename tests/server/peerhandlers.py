@@ -20,7 +20,7 @@ class Inbox(Handler):
 
     def on_vrfy(self, session: Session, verb: str, argument: str) -> str | None:
         tls: Any = session.tls
-        facts = {"helo": session.helo, "user": session.user, "protocol": session.protocol, "tls": None}
+        facts: dict[str, Any] = {"helo": session.helo, "user": session.user, "protocol": session.protocol, "tls": None}
         facts["seen"] = getattr(session.state, "seen", None)
         if tls is not None:
             subject = dict(pair for group in tls.peer.get("subject", ()) for pair in group)
@@ -101,7 +101,7 @@ class WrongTypes(Handler):
         return b"secret of the handler"  # type: ignore[return-value]
 
     def check_token(self, session: Session, user: str, token: str) -> bool | str:
-        return 1
+        return 1  # type: ignore[return-value]
 
     def check_certificate(self, session: Session, authzid: str) -> str | None:
         return True  # type: ignore[return-value]

@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from certificates import MAIN, Certificates, tool
-from live import Live, Talk
+from harness.client import Client
+from harness.master import Master
 from peerhandlers import PASSWORD, TOKEN, source
 
 from gsmtp.protocol import sasl
+from gsmtp.protocol.sasl import scram
 
-Serve = Callable[..., Live]
+Serve = Callable[..., Master]
 USER = "alice@example.org"
 WELCOME = "235 2.7.0 Authentication successful"
 WRONG = "535 5.7.8 Authentication credentials invalid"
@@ -40,7 +42,7 @@ def plain(user: str, password: str, authzid: str = "") -> str:
 def serve_auth(serve: Serve, certificates: Certificates) -> Serve:
     """serve_auth("Login", max_errors=3, ...): smtp:// and smtps:// with that handler."""
 
-    def serving(kind: str = "Login", **settings: object) -> Live:
+    def serving(kind: str = "Login", **settings: object) -> Master:
         pair = certificates.main
         files = {"certfile": pair.certfile, "keyfile": pair.keyfile, "client_ca": certificates.ca}
         rows = [f"{key} = {json.dumps(value)}" for key, value in {**SETTINGS, **files, **settings}.items()]
@@ -51,26 +53,26 @@ def serve_auth(serve: Serve, certificates: Certificates) -> Serve:
 
 
 @pytest.fixture
-def login(serve_auth: Serve) -> Live:
+def login(serve_auth: Serve) -> Master:
     return serve_auth()
 
 
-def secure(live: Live, context: ssl.SSLContext, greet: bool = True) -> Talk:
+def secure(live: Master, context: ssl.SSLContext, ehlo: bool = True) -> Client:
     """A client of the smtps listener."""
-    return live.connect(live.addresses["smtps://127.0.0.1:0"], tls=context, greet=greet)
+    return live.connect(live.addresses["smtps://127.0.0.1:0"], tls=context, ehlo=ehlo)
 
 
-def user(talk: Talk) -> object:
+def user(talk: Client) -> object:
     """Who the handler takes the client for."""
     return json.loads(talk.ask("VRFY me").partition(" 2.0.0 ")[2])["user"]
 
 
-def offered(talk: Talk) -> tuple[str, ...]:
+def offered(talk: Client) -> tuple[str, ...]:
     (words,) = re.findall(r"(?m)^250[- ]AUTH (.*)$", talk.ask("EHLO client.example")) or [""]
     return tuple(words.split())
 
 
-def drive(talk: Talk, name: str, initial: bool = True, **known: object) -> str:
+def drive(talk: Client, name: str, initial: bool = True, **known: object) -> str:
     """Log in by gsmtp's client side of that mechanism; the last reply. SaslError when the server does it wrong."""
     assert isinstance(talk.socket, ssl.SSLSocket)
     bindings: dict[str, bytes] = {}
@@ -116,7 +118,7 @@ class Inbox(Handler):
 """
 
 
-def challenge(talk: Talk, user: str) -> dict[str, str]:
+def challenge(talk: Client, user: str) -> dict[str, str]:
     """The server's first message, by letters; the exchange is given up then."""
     reply = talk.ask(f"AUTH SCRAM-SHA-256 {encoded(f'n,,n={user},r=abc')}")
     assert reply.startswith("334 ")
@@ -156,7 +158,7 @@ def test_a_stranger_costs_no_more_than_stored_keys(serve: Serve) -> None:
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "CRAM-MD5"])
 @pytest.mark.parametrize("option", ["--tls", "--tls-on-connect"])
-def test_swaks(login: Live, mechanism: str, option: str) -> None:
+def test_swaks(login: Master, mechanism: str, option: str) -> None:
     swaks = tool("swaks")
     modules = {"Net::SSLeay": "libnet-ssleay-perl", "Authen::SASL": "libauthen-sasl-perl"}
     modules["Digest::HMAC_MD5"] = "libdigest-hmac-perl"
@@ -189,7 +191,7 @@ def test_swaks(login: Live, mechanism: str, option: str) -> None:
 
 @pytest.mark.parametrize("initial", [True, False])
 @pytest.mark.parametrize("mechanism", ["auth_plain", "auth_login", "auth_cram_md5"])
-def test_smtplib(login: Live, certificates: Certificates, mechanism: str, initial: bool) -> None:
+def test_smtplib(login: Master, certificates: Certificates, mechanism: str, initial: bool) -> None:
     host, _, port = login.addresses["smtps://127.0.0.1:0"].partition(":")
     context = certificates.context()
     context.check_hostname = False
@@ -209,7 +211,7 @@ VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
 
 @pytest.mark.parametrize("version", VERSIONS, ids=["TLS 1.2", "TLS 1.3"])
-def test_every_mechanism(login: Live, certificates: Certificates, version: ssl.TLSVersion) -> None:
+def test_every_mechanism(login: Master, certificates: Certificates, version: ssl.TLSVersion) -> None:
     """-PLUS binds to tls-unique under TLS 1.2, and to tls-server-end-point under 1.3."""
     context = certificates.context(certificates.client, version)
     for name, initial in itertools.product(sasl.MECHANISMS, (True, False)):
@@ -221,7 +223,7 @@ def test_every_mechanism(login: Live, certificates: Certificates, version: ssl.T
             assert talk.deliver(b"x\r\n").endswith(" ESMTPSA")
 
 
-def test_what_is_wrong_lets_nobody_in(login: Live, certificates: Certificates) -> None:
+def test_what_is_wrong_lets_nobody_in(login: Master, certificates: Certificates) -> None:
     with secure(login, certificates.context(certificates.client)) as talk:
         for name in PASSWORD_MECHANISMS:
             assert drive(talk, name, password=PASSWORD + "x") == WRONG
@@ -236,7 +238,7 @@ def test_what_is_wrong_lets_nobody_in(login: Live, certificates: Certificates) -
         assert user(talk) == "stored"
 
 
-def drive_token(talk: Talk, name: str) -> str:
+def drive_token(talk: Client, name: str) -> str:
     """A refused token: the error is a challenge first, which is answered, and then the verdict comes."""
     context = sasl.ClientContext(user=USER, token="expired", host=MAIN, port=465)
     first = sasl.advance(sasl.MECHANISMS[name].client(context))
@@ -247,13 +249,13 @@ def drive_token(talk: Talk, name: str) -> str:
     return talk.ask(encoded("\x01"))
 
 
-def test_another_channel_cannot_be_bound_to(login: Live, certificates: Certificates) -> None:
+def test_another_channel_cannot_be_bound_to(login: Master, certificates: Certificates) -> None:
     """Who stands in the middle has another TLS session on each side."""
     for version in VERSIONS:
         with secure(login, certificates.context(version=version)) as talk:
             for kind in ("tls-unique", "tls-server-end-point"):
                 context = sasl.ClientContext(user=USER, password=PASSWORD, channel_bindings={kind: b"x" * 32})
-                exchange = sasl.scram_client(context, plus=True)
+                exchange = scram.scram_client(context, plus=True)
                 first = sasl.advance(exchange)
                 assert isinstance(first, sasl.Response) and first.data is not None
                 reply = talk.ask(f"AUTH SCRAM-SHA-256-PLUS {sasl.encode(first.data)}")
@@ -268,7 +270,7 @@ def test_another_channel_cannot_be_bound_to(login: Live, certificates: Certifica
 # When it is offered
 
 
-def test_never_in_clear(login: Live, certificates: Certificates) -> None:
+def test_never_in_clear(login: Master, certificates: Certificates) -> None:
     with login.connect() as talk:
         assert offered(talk) == ()
         for name in ("PLAIN", "LOGIN", "SCRAM-SHA-256", "XOAUTH2", "plain"):
@@ -364,7 +366,7 @@ def refusals() -> Iterator[tuple[list[str], str]]:
         yield [f"AUTH {name}"], "504 5.5.4 Mechanism not offered"
 
 
-def test_every_refusal_leaves_the_session_in_order(login: Live, certificates: Certificates) -> None:
+def test_every_refusal_leaves_the_session_in_order(login: Master, certificates: Certificates) -> None:
     with secure(login, certificates.context()) as talk:
         for lines, reply in refusals():
             for line in lines[:-1]:
@@ -375,8 +377,8 @@ def test_every_refusal_leaves_the_session_in_order(login: Live, certificates: Ce
         assert talk.ask(f"AUTH PLAIN {plain(USER, PASSWORD)}") == WELCOME
 
 
-def test_order(login: Live, certificates: Certificates) -> None:
-    with secure(login, certificates.context(), greet=False) as talk:
+def test_order(login: Master, certificates: Certificates) -> None:
+    with secure(login, certificates.context(), ehlo=False) as talk:
         assert talk.ask("AUTH PLAIN").startswith("503 5.5.1")
         assert talk.ask("HELO c.example").startswith("250")
         assert talk.ask("AUTH PLAIN").startswith("503 5.5.1")
@@ -414,7 +416,7 @@ def test_lines_of_an_exchange(serve_auth: Serve, certificates: Certificates) -> 
         assert talk.ask("NOOP " + "x" * 600) == "500 5.5.2 Line too long"
 
 
-def test_pipelined(login: Live, certificates: Certificates) -> None:
+def test_pipelined(login: Master, certificates: Certificates) -> None:
     with secure(login, certificates.context()) as talk:
         lines = ["AUTH LOGIN", encoded(USER), encoded("wrong"), "AUTH LOGIN", "*", f"AUTH LOGIN {encoded(USER)}"]
         talk.send("\r\n".join([*lines, encoded(PASSWORD), "MAIL FROM:<a@c.example>", "QUIT", ""]))
@@ -459,7 +461,7 @@ def test_the_delay_is_that_of_one_session(serve_auth: Serve, certificates: Certi
 # Hooks that fail
 
 
-def test_what_a_hook_raises(login: Live, certificates: Certificates) -> None:
+def test_what_a_hook_raises(login: Master, certificates: Certificates) -> None:
     context = certificates.context(certificates.client)
     with secure(login, context) as talk:
         for name in ("PLAIN", "LOGIN", "SCRAM-SHA-256", "CRAM-MD5", "XOAUTH2", "OAUTHBEARER"):
@@ -529,7 +531,7 @@ def test_an_answer_of_the_wrong_type_lets_nobody_in(serve_auth: Serve, certifica
     assert "secret of the handler" not in live.log and "sëcret" not in live.log
 
 
-def test_names_of_mechanisms_in_any_case(login: Live, certificates: Certificates) -> None:
+def test_names_of_mechanisms_in_any_case(login: Master, certificates: Certificates) -> None:
     for name in ("plain", "Plain", "pLAIN"):
         with secure(login, certificates.context()) as talk:
             assert talk.ask(f"aUTH {name} {plain(USER, PASSWORD)}") == WELCOME

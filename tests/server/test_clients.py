@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 from certificates import tool
-from live import Live, dial, stored, stuffed, wait_for, without_trace
+from harness.client import connect, dot_stuff
+from harness.master import Master
+from harness.messages import stored, without_trace
+from harness.waiting import wait_for
 
 BINDS = ["smtp://127.0.0.1:0", "smtp://[::1]:0", "smtp+unix:{directory}/socket"]
 CONTENT = b"From: a@client.example\r\nSubject: hello\r\n\r\nHello.\r\n"
@@ -31,12 +34,12 @@ def has_ipv6() -> bool:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Master]:
     """One for all tests of this file: each has a box of its own."""
     directory = tmp_path_factory.mktemp("server")
     binds = [bind.format(directory=directory) for bind in BINDS if has_ipv6() or "::1" not in bind]
     arguments = [part for bind in binds for part in ("-b", bind)]
-    live = Live(directory, [*arguments, "-o", "path=mail/{local}"], workers=2)
+    live = Master(directory, [*arguments, "-o", "path=mail/{local}"], workers=2)
     try:
         yield live.until_ready()
     finally:
@@ -55,13 +58,13 @@ class Box:
 
 
 @pytest.fixture
-def box(server: Live) -> Box:
+def box(server: Master) -> Box:
     local = f"box{next(NUMBERS)}"
     return Box(f"{local}@here.example", server.directory / "mail" / local)
 
 
 @pytest.fixture(params=["IPv4", "IPv6", "unix"])
-def address(request: pytest.FixtureRequest, server: Live) -> str:
+def address(request: pytest.FixtureRequest, server: Master) -> str:
     """The server's address of each kind."""
     marks = {"IPv4": "127.0.0.1", "IPv6": "[::1]", "unix": "/"}
     found = [each for each in server.addresses.values() if each.startswith(marks[request.param])]
@@ -111,7 +114,7 @@ def test_smtp_source(box: Box, address: str, kept: bool) -> None:
     assert all(len(content) >= 4096 for content in found)
 
 
-def test_smtplib(server: Live, box: Box) -> None:
+def test_smtplib(server: Master, box: Box) -> None:
     host, _, port = server.addresses[BINDS[0]].rpartition(":")
     content = b"Subject: x\r\n\r\n.\r\n..\r\n. x\r\n\xe4\xff\r\n"
     with smtplib.SMTP(host, int(port), timeout=30) as client:
@@ -125,8 +128,8 @@ def test_smtplib(server: Live, box: Box) -> None:
 
 def test_a_session_in_one_packet(box: Box, address: str) -> None:
     commands = f"EHLO c.example\r\nMAIL FROM:<a@c.example>\r\nRCPT TO:<{box.address}>\r\nDATA\r\n".encode()
-    session = commands + stuffed(CONTENT) + commands[16:] + stuffed(b".\r\n") + b"QUIT\r\n"
-    with dial(address) as sock:
+    session = commands + dot_stuff(CONTENT) + commands[16:] + dot_stuff(b".\r\n") + b"QUIT\r\n"
+    with connect(address) as sock:
         sock.sendall(session)
         answer = b""
         while piece := sock.recv(65536):
@@ -170,14 +173,14 @@ CONTENTS = {
 
 
 @pytest.mark.parametrize("slices", ["whole", "pieces"])
-def test_the_content_is_stored_as_sent(serve: Callable[..., Live], slices: str) -> None:
+def test_the_content_is_stored_as_sent(serve: Callable[..., Master], slices: str) -> None:
     live = serve(spool_memory=SPOOL)
     box = live.directory / "maildir"
     with live.connect() as talk:
         for name, content in CONTENTS.items():
             talk.begin()
             assert talk.ask("DATA").startswith("354")
-            data = stuffed(content)
+            data = dot_stuff(content)
             step = len(data) if slices == "whole" or len(data) > 1_000_000 else max(1, len(data) // 300)
             for at in range(0, len(data), step):
                 talk.send(data[at : at + step])
@@ -189,7 +192,7 @@ def test_the_content_is_stored_as_sent(serve: Callable[..., Live], slices: str) 
         assert talk.ask("QUIT").startswith("221")
 
 
-def test_a_box_for_each_address(serve: Callable[..., Live]) -> None:
+def test_a_box_for_each_address(serve: Callable[..., Master]) -> None:
     live = serve("-o", "path=mail/{domain}/{local}", workers=2)
     with live.connect() as talk:
         for content in (b"", lines_of(300_000)):
@@ -233,7 +236,7 @@ HOSTILE = [
 ]
 
 
-def test_hostile_addresses_have_boxes_of_their_own_below_the_root(serve: Callable[..., Live]) -> None:
+def test_hostile_addresses_have_boxes_of_their_own_below_the_root(serve: Callable[..., Master]) -> None:
     live = serve("-o", "path=mail/{domain}/{local}")
     taken = []
     with live.connect() as talk:
@@ -255,7 +258,7 @@ def test_hostile_addresses_have_boxes_of_their_own_below_the_root(serve: Callabl
     assert sorted(found) == list(range(1, len(taken) + 1))
 
 
-def test_a_client_that_vanishes_leaves_nothing(serve: Callable[..., Live]) -> None:
+def test_a_client_that_vanishes_leaves_nothing(serve: Callable[..., Master]) -> None:
     live = serve()
     for end in (b"", b"MAIL FROM:<a@c.example>\r\nRCPT TO:<b@c.example>\r\nDATA\r\nhalf a message\r\n", b"NOOP"):
         with live.connect() as talk:

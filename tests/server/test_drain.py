@@ -7,7 +7,10 @@ import time
 from collections.abc import Callable
 
 import pytest
-from live import Live, Talk, dial, stored, wait_for
+from harness.client import Client, connect
+from harness.master import Master
+from harness.messages import stored
+from harness.waiting import wait_for
 from load import Load
 
 FAREWELL = "421 4.3.2 "
@@ -25,18 +28,18 @@ class Inbox(Handler):
 """
 
 
-def until_begun(live: Live) -> None:
+def until_begun(live: Master) -> None:
     """Wait until the hook is at work."""
     wait_for((live.directory / "begun").exists, what="the hook")
 
 
-def closed(talk: Talk) -> bool:
+def closed(talk: Client) -> bool:
     """Whether the server has closed in order: an end, not a reset."""
     return talk.reply() == ""
 
 
 @pytest.mark.parametrize("clients", [12, 40])
-def test_under_load(serve: Callable[..., Live], clients: int) -> None:
+def test_under_load(serve: Callable[..., Master], clients: int) -> None:
     live = serve(workers=2)
     with Load(live.address, clients, ["a@here.example"], large=400_000) as load:
         load.stop_at_refusal = True
@@ -52,7 +55,7 @@ def test_under_load(serve: Callable[..., Live], clients: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["TCP", "unix"])
-def test_connections_that_come_during_the_drain(serve: Callable[..., Live], kind: str) -> None:
+def test_connections_that_come_during_the_drain(serve: Callable[..., Master], kind: str) -> None:
     live = serve(binds=["smtp://127.0.0.1:0" if kind == "TCP" else "smtp+unix:{directory}/socket"])
     with live.connect() as busy:
         busy.begin()
@@ -60,7 +63,7 @@ def test_connections_that_come_during_the_drain(serve: Callable[..., Live], kind
         live.wait_for_log("draining")
         time.sleep(0.2)
         for _ in range(5):
-            with Talk(live.address) as late:
+            with Client(live.address) as late:
                 assert late.banner.startswith(FAREWELL)
                 assert closed(late)
         assert busy.content(b"x\r\n").startswith("250")
@@ -68,11 +71,11 @@ def test_connections_that_come_during_the_drain(serve: Callable[..., Live], kind
     assert live.wait() == 0
 
 
-def test_each_session_by_what_it_is_at(serve: Callable[..., Live]) -> None:
+def test_each_session_by_what_it_is_at(serve: Callable[..., Master]) -> None:
     live = serve(workers=2)
     with (
         live.connect() as idle,
-        live.connect(greet=False) as silent,
+        live.connect(ehlo=False) as silent,
         live.connect() as opened,
         live.connect() as addressed,
         live.connect() as sending,
@@ -102,7 +105,7 @@ def test_each_session_by_what_it_is_at(serve: Callable[..., Live]) -> None:
     assert len(stored(live.directory / "maildir")) == 2
 
 
-def test_a_pipelined_transaction_may_finish(serve: Callable[..., Live]) -> None:
+def test_a_pipelined_transaction_may_finish(serve: Callable[..., Master]) -> None:
     live = serve(code=SLOW)
     with live.connect() as talk:
         one = "MAIL FROM:<a@c.example>\r\nRCPT TO:<b@c.example>\r\nDATA\r\n{}\r\n.\r\n"
@@ -118,7 +121,7 @@ def test_a_pipelined_transaction_may_finish(serve: Callable[..., Live]) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
-def test_a_handler_at_work_is_waited_for(serve: Callable[..., Live], number: int) -> None:
+def test_a_handler_at_work_is_waited_for(serve: Callable[..., Master], number: int) -> None:
     live = serve(code=SLOW, binds=["smtp://127.0.0.1:0", "smtp+unix:{directory}/socket"])
     with live.connect() as talk:
         talk.begin()
@@ -134,7 +137,7 @@ def test_a_handler_at_work_is_waited_for(serve: Callable[..., Live], number: int
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
-def test_a_quick_stop(serve: Callable[..., Live], number: int) -> None:
+def test_a_quick_stop(serve: Callable[..., Master], number: int) -> None:
     live = serve(workers=2)
     with live.connect() as idle, live.connect() as opened, live.connect() as sending:
         opened.begin()
@@ -163,7 +166,7 @@ class Inbox(Handler):
 """
 
 
-def test_a_quick_stop_amid_a_hook(serve: Callable[..., Live]) -> None:
+def test_a_quick_stop_amid_a_hook(serve: Callable[..., Master]) -> None:
     live = serve(code=SLOW_RCPT)
     with live.connect() as talk:
         talk.send("MAIL FROM:<a@c.example>\r\nRCPT TO:<b@c.example>\r\n")
@@ -175,7 +178,7 @@ def test_a_quick_stop_amid_a_hook(serve: Callable[..., Live]) -> None:
     assert live.wait() == 0
 
 
-def test_a_second_term_is_a_quick_stop(serve: Callable[..., Live]) -> None:
+def test_a_second_term_is_a_quick_stop(serve: Callable[..., Master]) -> None:
     live = serve()
     with live.connect() as opened:
         opened.begin()
@@ -194,7 +197,7 @@ LIMITS = {
 
 
 @pytest.mark.parametrize("limit", LIMITS)
-def test_limits(serve: Callable[..., Live], limit: str) -> None:
+def test_limits(serve: Callable[..., Master], limit: str) -> None:
     live = serve(**LIMITS[limit])
     with live.connect() as talk:
         talk.begin()
@@ -223,7 +226,7 @@ def test_limits(serve: Callable[..., Live], limit: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_client_that_takes_no_replies_holds_nobody_up(serve: Callable[..., Live], number: int) -> None:
+def test_a_client_that_takes_no_replies_holds_nobody_up(serve: Callable[..., Master], number: int) -> None:
     live = serve(drain_silence=1, max_errors=0, max_idle_commands=0)
     with live.connect() as talk:
         talk.socket.settimeout(1.0)
@@ -237,7 +240,7 @@ def test_a_client_that_takes_no_replies_holds_nobody_up(serve: Callable[..., Liv
     assert 'reason="client takes no replies"' in live.log or number == signal.SIGINT
 
 
-def test_a_login_has_its_time(serve: Callable[..., Live]) -> None:
+def test_a_login_has_its_time(serve: Callable[..., Master]) -> None:
     live = serve(code=LOGIN, auth_without_tls="true", drain_login=2, drain_transaction=60)
     with live.connect() as talk, live.connect() as slow:
         for each in (talk, slow):
@@ -262,7 +265,7 @@ class Inbox(Handler):
 """
 
 
-def test_the_worker_ends_in_any_case(serve: Callable[..., Live]) -> None:
+def test_the_worker_ends_in_any_case(serve: Callable[..., Master]) -> None:
     live = serve(code=SLOW.replace("gevent.sleep(1.5)", "gevent.sleep(60)"), drain_timeout=2)
     with live.connect() as talk:
         talk.begin()
@@ -273,13 +276,13 @@ def test_the_worker_ends_in_any_case(serve: Callable[..., Live]) -> None:
         live.wait_for_log("1 sessions cut off")
 
 
-def test_the_port_is_free_at_once(serve: Callable[..., Live]) -> None:
+def test_the_port_is_free_at_once(serve: Callable[..., Master]) -> None:
     live = serve()
     host, _, port = live.address.rpartition(":")
     with live.connect():
         assert live.stop() == 0
     again = serve(binds=[f"smtp://{host}:{port}"])
-    with dial(again.address) as sock:
+    with connect(again.address) as sock:
         assert sock.recv(100).startswith(b"220")
 
 
@@ -295,7 +298,7 @@ class Inbox(Handler):
 """
 
 
-def test_logins_and_chunks(serve: Callable[..., Live]) -> None:
+def test_logins_and_chunks(serve: Callable[..., Master]) -> None:
     """An exchange of AUTH comes to its end, a delayed refusal is said, and a message goes on from chunk to chunk."""
     settings = ("auth_without_tls=true", "auth_failure_delay=1.5", "drain_login=4.0", "linger=0.1")
     live = serve(*[part for each in settings for part in ("-s", each)], code=PASSWORD)
@@ -337,7 +340,7 @@ def test_logins_and_chunks(serve: Callable[..., Live]) -> None:
     assert live.wait() == 0
 
 
-def test_a_quick_stop_does_not_wait_for_a_delayed_refusal(serve: Callable[..., Live]) -> None:
+def test_a_quick_stop_does_not_wait_for_a_delayed_refusal(serve: Callable[..., Master]) -> None:
     live = serve("-s", "auth_without_tls=true", "-s", "auth_failure_delay=30.0", code=PASSWORD)
     with live.connect() as failing:
         failing.send("AUTH PLAIN AGEAd3Jvbmc=\r\n")
@@ -350,9 +353,9 @@ def test_a_quick_stop_does_not_wait_for_a_delayed_refusal(serve: Callable[..., L
 
 
 @pytest.mark.parametrize("before", ["greet_delay=30.0", 'proxy_protocol=["127.0.0.1"]'])
-def test_before_the_banner(serve: Callable[..., Live], before: str) -> None:
+def test_before_the_banner(serve: Callable[..., Master], before: str) -> None:
     live = serve("-s", before, "-s", "proxy_timeout=30.0")
-    with dial(live.address) as sock:
+    with connect(live.address) as sock:
         live.wait_for_log(" connect ")
         live.send_signal(signal.SIGTERM)
         assert sock.recv(1000).startswith(FAREWELL.encode())

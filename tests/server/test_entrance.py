@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 from certificates import Certificates
-from live import Live, dial, run, wait_for
+from harness.client import Client, connect
+from harness.master import Master, run
+from harness.waiting import wait_for
 
 from gsmtp.protocol.proxy import ProxyCommand, ProxyFamily, ProxyHeader, encode
 
@@ -34,56 +36,44 @@ HEADER = ProxyHeader(family=ProxyFamily.TCP4, source=("192.0.2.7", 4711), destin
 
 
 @pytest.fixture
-def server(serve: Callable[..., Live]) -> Callable[..., Live]:
-    def start(*arguments: str, code: str = HANDLER) -> Live:
+def server(serve: Callable[..., Master]) -> Callable[..., Master]:
+    def start(*arguments: str, code: str = HANDLER) -> Master:
         return serve(*arguments, code=code)
 
     return start
 
 
-def deliver(file: socket.SocketIO, sock: socket.socket) -> str:
-    """A whole message from EHLO on; what the handler has said."""
-    sock.sendall(b"EHLO c.example\r\n")
-    while file.readline()[3:4] == b"-":
-        pass
-    sock.sendall(b"MAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n")
-    replies = [file.readline() for _ in range(3)]
-    assert [reply[:3] for reply in replies] == [b"250", b"250", b"354"], replies
-    sock.sendall(b"x\r\n.\r\n")
-    return file.readline().decode()
-
-
-def open_to(server: Live) -> socket.socket:
-    host, _, port = server.address.rpartition(":")
-    return socket.create_connection((host, int(port)), timeout=20)
+def deliver(client: Client) -> str:
+    """Send a whole message from EHLO on, and return the handler's reply."""
+    assert client.ask("EHLO c.example").startswith("250")
+    assert all(reply.startswith("250") for reply in client.begin())
+    return client.content(b"x\r\n")
 
 
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("sliced", [False, True])
-def test_proxy_header_gives_the_peer(server: Callable[..., Live], version: int, sliced: bool) -> None:
+def test_proxy_header_gives_the_peer(server: Callable[..., Master], version: int, sliced: bool) -> None:
     live = server("-s", 'proxy_protocol=["127.0.0.1"]')
     header = encode(ProxyHeader(version, HEADER.command, HEADER.family, HEADER.source, HEADER.destination))
-    with open_to(live) as sock, sock.makefile("rb", 0) as file:
-        for piece in [header[at : at + 1] for at in range(len(header))] if sliced else [header]:
-            sock.sendall(piece)
-        assert file.readline().startswith(b"220 ")
-        assert "peer=('192.0.2.7', 4711)" in deliver(file, sock)
+    pieces = [header[at : at + 1] for at in range(len(header))] if sliced else [header]
+    with Client(live.address, header=pieces) as client:
+        assert client.banner.startswith("220 ")
+        assert "peer=('192.0.2.7', 4711)" in deliver(client)
     live.wait_for_log(r"proxy session=\w+ peer=\[192\.0\.2\.7\]:4711")
 
 
-def test_proxy_local_keeps_the_real_peer(server: Callable[..., Live]) -> None:
+def test_proxy_local_keeps_the_real_peer(server: Callable[..., Master]) -> None:
     live = server("-s", 'proxy_protocol=["127.0.0.1"]')
-    with open_to(live) as sock, sock.makefile("rb", 0) as file:
-        sock.sendall(encode(ProxyHeader(2, ProxyCommand.LOCAL)))
-        assert file.readline().startswith(b"220 ")
-        assert "peer=('127.0.0.1'," in deliver(file, sock)
+    with Client(live.address, header=[encode(ProxyHeader(2, ProxyCommand.LOCAL))]) as client:
+        assert client.banner.startswith("220 ")
+        assert "peer=('127.0.0.1'," in deliver(client)
 
 
-def test_proxy_header_is_required_of_a_proxy_and_has_a_deadline(server: Callable[..., Live]) -> None:
+def test_proxy_header_is_required_of_a_proxy_and_has_a_deadline(server: Callable[..., Master]) -> None:
     live = server("-s", 'proxy_protocol=["127.0.0.1"]', "-s", "proxy_timeout=0.3")
-    with open_to(live) as sock:
+    with connect(live.address) as sock:
         assert sock.recv(100) == b""
-    with open_to(live) as sock:
+    with connect(live.address) as sock:
         sock.sendall(b"EHLO c.example\r\n")
         try:
             assert sock.recv(100) == b""
@@ -93,15 +83,14 @@ def test_proxy_header_is_required_of_a_proxy_and_has_a_deadline(server: Callable
     live.wait_for_log("bad PROXY header")
 
 
-def test_others_are_not_believed(server: Callable[..., Live]) -> None:
+def test_others_are_not_believed(server: Callable[..., Master]) -> None:
     live = server("-s", 'proxy_protocol=["192.0.2.0/24"]')
-    with open_to(live) as sock, sock.makefile("rb", 0) as file:
-        assert file.readline().startswith(b"220 ")
-        sock.sendall(encode(HEADER))
-        assert file.readline().startswith(b"500 ")
+    with Client(live.address) as client:
+        assert client.banner.startswith("220 ")
+        assert client.code(encode(HEADER)) == 500
 
 
-def test_proxy_facts_are_kept_after_starttls(server: Callable[..., Live], tmp_path: Path) -> None:
+def test_proxy_facts_are_kept_after_starttls(server: Callable[..., Master], tmp_path: Path) -> None:
     """Defect of others: what the PROXY header said was lost with STARTTLS."""
     key = tmp_path / "key.pem"
     command = [
@@ -123,17 +112,13 @@ def test_proxy_facts_are_kept_after_starttls(server: Callable[..., Live], tmp_pa
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    with open_to(live) as sock:
-        sock.sendall(encode(HEADER))
-        with sock.makefile("rb", 0) as file:
-            assert file.readline().startswith(b"220 ")
-            sock.sendall(b"STARTTLS\r\n")
-            assert file.readline().startswith(b"220 ")
-        with context.wrap_socket(sock) as secure, secure.makefile("rb", 0) as file:
-            assert "peer=('192.0.2.7', 4711)" in deliver(file, secure)
+    with Client(live.address, header=[encode(HEADER)]) as client:
+        assert client.banner.startswith("220 ")
+        client.secure(context, ehlo=False)
+        assert "peer=('192.0.2.7', 4711)" in deliver(client)
 
 
-def test_xclient_changes_the_client_and_begins_anew(server: Callable[..., Live]) -> None:
+def test_xclient_changes_the_client_and_begins_anew(server: Callable[..., Master]) -> None:
     live = server("-s", 'xclient=["127.0.0.1"]')
     client = live.connect()
     assert "XCLIENT NAME" in client.ask("EHLO c.example")
@@ -149,7 +134,7 @@ def test_xclient_changes_the_client_and_begins_anew(server: Callable[..., Live])
     client.close()
 
 
-def test_xforward_is_for_one_message(server: Callable[..., Live]) -> None:
+def test_xforward_is_for_one_message(server: Callable[..., Master]) -> None:
     live = server("-s", 'xclient=["127.0.0.1"]')
     client = live.connect()
     assert client.ask("XFORWARD NAME=far.example").startswith("250 ")
@@ -161,7 +146,7 @@ def test_xforward_is_for_one_message(server: Callable[..., Live]) -> None:
     client.close()
 
 
-def test_xclient_of_strangers_is_refused(server: Callable[..., Live]) -> None:
+def test_xclient_of_strangers_is_refused(server: Callable[..., Master]) -> None:
     client = server("-s", 'xclient=["192.0.2.0/24"]').connect()
     assert "XCLIENT" not in client.ask("EHLO c.example")
     assert client.ask("XCLIENT ADDR=192.0.2.1").startswith("550 5.7.0")
@@ -169,17 +154,16 @@ def test_xclient_of_strangers_is_refused(server: Callable[..., Live]) -> None:
     client.close()
 
 
-def test_early_talkers_are_sent_away(server: Callable[..., Live]) -> None:
+def test_early_talkers_are_sent_away(server: Callable[..., Master]) -> None:
     live = server("-s", "greet_delay=0.5")
-    with open_to(live) as sock, sock.makefile("rb", 0) as file:
-        sock.sendall(b"EHLO c.example\r\n")
-        assert file.readline() == b"554 5.5.0 You talk before the greeting\r\n"
-        assert file.readline() == b""
-    with open_to(live) as sock, sock.makefile("rb", 0) as file:
-        assert file.readline().startswith(b"220 ")
+    with Client(live.address, header=[b"EHLO c.example\r\n"]) as client:
+        assert client.banner == "554 5.5.0 You talk before the greeting"
+        assert client.rest() == b""
+    with Client(live.address) as client:
+        assert client.banner.startswith("220 ")
 
 
-def test_under_tls_the_client_talks_first(server: Callable[..., Live], certificates: Certificates) -> None:
+def test_under_tls_the_client_talks_first(server: Callable[..., Master], certificates: Certificates) -> None:
     """Its hello, which may come in one packet with the PROXY header, is no early talk."""
     files = ("--certfile", certificates.main.certfile, "--keyfile", certificates.main.keyfile)
     early = ("-s", "greet_delay=30.0", "-s", 'proxy_protocol=["127.0.0.1"]')
@@ -188,54 +172,54 @@ def test_under_tls_the_client_talks_first(server: Callable[..., Live], certifica
     client = certificates.context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="mx.example.org")
     with pytest.raises(ssl.SSLWantReadError):
         client.do_handshake()
-    with dial(live.addresses["smtps://127.0.0.1:0"]) as sock:
+    with connect(live.addresses["smtps://127.0.0.1:0"]) as sock:
         sock.sendall(encode(HEADER) + outgoing.read())
         assert sock.recv(1) == b"\x16"
 
 
-def test_sessions_per_address(server: Callable[..., Live]) -> None:
+def test_sessions_per_address(server: Callable[..., Master]) -> None:
     live = server("-s", "limit_sessions=2", "-s", "limit_exempt=[]")
     clients = [live.connect() for _ in range(2)]
-    with open_to(live) as sock, sock.makefile("rb", 0) as file:
-        assert file.readline() == b"421 4.7.0 Too many connections from your address at a time\r\n"
+    with Client(live.address) as client:
+        assert client.banner == "421 4.7.0 Too many connections from your address at a time"
     clients.pop().close()
     deadline = time.monotonic() + 10
     while True:
-        with open_to(live) as sock, sock.makefile("rb", 0) as file:
-            if file.readline().startswith(b"220 "):
+        with Client(live.address) as client:
+            if client.banner.startswith("220 "):
                 break
         assert time.monotonic() < deadline
     clients.pop().close()
 
 
 def test_no_word_in_clear_to_a_client_that_waits_for_tls(
-    server: Callable[..., Live], certificates: Certificates
+    server: Callable[..., Master], certificates: Certificates
 ) -> None:
     """It would take "421 " for a broken record of TLS."""
     files = ("--certfile", certificates.main.certfile, "--keyfile", certificates.main.keyfile)
     live = server("-b", "smtps://127.0.0.1:0", *files, "-s", "limit_sessions=1", "-s", "limit_exempt=[]")
     address = live.addresses["smtps://127.0.0.1:0"]
-    with live.connect(address, tls=certificates.context()), dial(address) as sock:
+    with live.connect(address, tls=certificates.context()), connect(address) as sock:
         assert sock.recv(100) == b""
     live.wait_for_log("reason=limited")
 
 
-def test_connections_in_an_interval(server: Callable[..., Live]) -> None:
+def test_connections_in_an_interval(server: Callable[..., Master]) -> None:
     live = server("-s", "limit_connections=3", "-s", "limit_interval=5", "-s", "limit_exempt=[]")
 
-    def banner() -> bytes:
-        with open_to(live) as sock, sock.makefile("rb", 0) as file:
-            return file.readline()
+    def banner() -> str:
+        with Client(live.address) as client:
+            return client.banner
 
     began = time.monotonic()
     banners = [banner() for _ in range(6)]
-    assert banners[3:] == [b"421 4.7.0 Too many connections from your address, try again later\r\n"] * 3
-    assert all(each.startswith(b"220 ") for each in banners[:3])
-    wait_for(lambda: banner().startswith(b"220 "), what="the end of the interval")
+    assert banners[3:] == ["421 4.7.0 Too many connections from your address, try again later"] * 3
+    assert all(each.startswith("220 ") for each in banners[:3])
+    wait_for(lambda: banner().startswith("220 "), what="the end of the interval")
     assert time.monotonic() - began > 1
 
 
-def test_messages_and_recipients_per_address(server: Callable[..., Live]) -> None:
+def test_messages_and_recipients_per_address(server: Callable[..., Master]) -> None:
     live = server("-s", "limit_messages=2", "-s", "limit_recipients=3", "-s", "limit_exempt=[]")
     client = live.connect()
     words = []
@@ -250,7 +234,7 @@ def test_messages_and_recipients_per_address(server: Callable[..., Live]) -> Non
     client.close()
 
 
-def test_failed_logins_per_address(server: Callable[..., Live]) -> None:
+def test_failed_logins_per_address(server: Callable[..., Master]) -> None:
     settings = ("auth_without_tls=true", "auth_failure_delay=0.0", "limit_auth_failures=2", "limit_exempt=[]")
     live = server(*[text for each in settings for text in ("-s", each)], code=LOGIN)
     wrong, right = "AUTH PLAIN AHUAd3Jvbmc=", "AUTH PLAIN AHUAcmlnaHQ="
@@ -269,10 +253,10 @@ def test_failed_logins_per_address(server: Callable[..., Live]) -> None:
             assert (third.ask(right), third.reply()) == (enough, "")
 
 
-def test_who_is_refused_login_for_a_while_has_not_failed_again(server: Callable[..., Live]) -> None:
+def test_who_is_refused_login_for_a_while_has_not_failed_again(server: Callable[..., Master]) -> None:
     """Else the limit would hold for as long as somebody asks."""
-    settings = ("auth_without_tls=true", "auth_failure_delay=0.0", "limit_auth_failures=2", "limit_exempt=[]")
-    settings += ("limit_auth_interval=2.0",)
+    settings = ["auth_without_tls=true", "auth_failure_delay=0.0", "limit_auth_failures=2", "limit_exempt=[]"]
+    settings += ["limit_auth_interval=2.0"]
     live = server(*[text for each in settings for text in ("-s", each)], code=LOGIN)
     with live.connect() as talk:
         for _ in range(2):
@@ -295,7 +279,7 @@ def test_bad_networks_are_one_line(tmp_path: Path, setting: str) -> None:
 
 
 @pytest.mark.parametrize("option", ["send-proxy", "send-proxy-v2"])
-def test_haproxy_delivers_through_us(server: Callable[..., Live], tmp_path: Path, option: str) -> None:
+def test_haproxy_delivers_through_us(server: Callable[..., Master], tmp_path: Path, option: str) -> None:
     if shutil.which("haproxy") is None:
         pytest.skip("haproxy is not installed")
     live = server("-s", 'proxy_protocol=["127.0.0.1"]')

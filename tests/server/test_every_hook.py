@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 from certificates import Certificates
-from live import Live
+from harness.master import Master
 
 from gsmtp.handler import Handler
 from gsmtp.server.hooks import HOOKS
@@ -36,7 +36,7 @@ Inbox = type("Inbox", (Handler,), {
     name: noting(name, usual) for name, usual in vars(Handler).items() if inspect.isfunction(usual) and name != LEFT_OUT
 })
 """
-KINDS = {"Answer": "str", "list[str]": "list", "BaseException": "RuntimeError", "Any": "Worker"}
+KINDS = {"Answer": "str", "list[str]": "list", "BaseException": "RuntimeError"}
 KINDS |= {"Message": "SpooledMessage", "Stream": "ContentStream"}
 
 
@@ -44,7 +44,7 @@ def encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-def converse(live: Live, certificates: Certificates) -> None:
+def converse(live: Master, certificates: Certificates) -> None:
     """Something of everything that a client can say."""
     with live.connect() as talk:
         for line in ("HELO h.example", "VRFY someone", "XYZZY plugh"):
@@ -58,7 +58,7 @@ def converse(live: Live, certificates: Certificates) -> None:
     log_in(live, certificates, "CRAM-MD5", yes="334")
 
 
-def log_in(live: Live, certificates: Certificates, how: str, yes: str = "235") -> None:
+def log_in(live: Master, certificates: Certificates, how: str, yes: str = "235") -> None:
     with live.connect() as talk:
         talk.secure(certificates.context(certificates.client))
         assert talk.ask(f"AUTH {how}").startswith(yes)
@@ -67,7 +67,7 @@ def log_in(live: Live, certificates: Certificates, how: str, yes: str = "235") -
 
 
 @pytest.mark.parametrize("other", ["on_data", "on_message"])
-def test_every_hook_is_called(serve: Callable[..., Live], certificates: Certificates, other: str) -> None:
+def test_every_hook_is_called(serve: Callable[..., Master], certificates: Certificates, other: str) -> None:
     pair = certificates.main
     files = {"certfile": pair.certfile, "keyfile": pair.keyfile, "client_ca": certificates.ca}
     live = serve(code=CODE.replace("OTHER", other), hostname="mx.example.org", auth_failure_delay=0, **files)

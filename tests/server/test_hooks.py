@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from live import PATIENCE, Live, Talk, run, wait_for
+from harness.client import Client
+from harness.master import Master, run
+from harness.waiting import TIMEOUT, wait_for
 
 REFERENCE = re.compile(r"\[(\w+)\]$")
 SECRET = "the password is swordfish"
@@ -84,7 +86,7 @@ OUTCOMES = {
 HOOKS = ["on_ehlo", "on_helo", "on_mail", "on_rcpt", "on_message", "on_vrfy", "on_command"]
 
 
-def reply_of(talk: Talk, hook: str, what: str) -> str:
+def reply_of(talk: Client, hook: str, what: str) -> str:
     """The reply to the command that the hook answers."""
     name = f"{hook}.{what}"
     if hook in ("on_ehlo", "on_helo"):
@@ -101,12 +103,12 @@ def reply_of(talk: Talk, hook: str, what: str) -> str:
     return recipient if hook == "on_rcpt" else talk.content(b"x\r\n")
 
 
-def test_every_outcome_of_every_hook(serve: Callable[..., Live]) -> None:
+def test_every_outcome_of_every_hook(serve: Callable[..., Master]) -> None:
     live = serve(code=EVIL)
     references = []
     for hook in HOOKS:
         for what, wanted in OUTCOMES.items():
-            with live.connect(greet=False) as talk:
+            with live.connect(ehlo=False) as talk:
                 reply = reply_of(talk, hook, what)
                 assert re.fullmatch(wanted, reply, re.S), (hook, what, reply)
                 if match := REFERENCE.search(reply):
@@ -130,11 +132,11 @@ def test_every_outcome_of_every_hook(serve: Callable[..., Live]) -> None:
     assert live.stop() == 0
 
 
-def test_hooks_that_decide_nothing(serve: Callable[..., Live]) -> None:
+def test_hooks_that_decide_nothing(serve: Callable[..., Master]) -> None:
     live = serve(code=EVIL)
     outcomes = ("exception", "exit", "reject", "number", "421")
     for name in (f"{hook}.{what}" for hook in ("on_reset", "on_error", "on_disconnect") for what in outcomes):
-        with live.connect(greet=False) as talk:
+        with live.connect(ehlo=False) as talk:
             assert talk.ask(f"EHLO {name}").startswith("250")
             talk.begin()
             assert talk.ask("RSET").startswith("250")
@@ -156,10 +158,10 @@ class Inbox(Handler):
 """
 
 
-def test_deadlines_at_the_end(serve: Callable[..., Live]) -> None:
+def test_deadlines_at_the_end(serve: Callable[..., Master]) -> None:
     live = serve(code=LATE, hook_timeout=0.5)
     for hook in ("on_reset", "on_error", "on_disconnect"):
-        with live.connect(greet=False) as talk:
+        with live.connect(ehlo=False) as talk:
             talk.ask(f"EHLO {hook}")
             talk.begin(sender=f"{hook}@c.example")
     for hook in ("on_reset", "on_error", "on_disconnect"):
@@ -177,7 +179,7 @@ class Inbox(Handler):
 """
 
 
-def test_on_connect_refuses(serve: Callable[..., Live]) -> None:
+def test_on_connect_refuses(serve: Callable[..., Master]) -> None:
     live = serve(code=CONNECT, hook_timeout=0.5)
     for code, banner in (
         (f"raise ZeroDivisionError({SECRET!r})", r"421 4\.3\.0 Service not available \[\w+\]"),
@@ -189,23 +191,23 @@ def test_on_connect_refuses(serve: Callable[..., Live]) -> None:
         ("raise Disconnect()", r"421 4\.7\.0 Closing connection"),
     ):
         (live.directory / "what").write_text(code)
-        with live.connect(greet=False) as talk:
+        with live.connect(ehlo=False) as talk:
             assert re.fullmatch(banner, talk.banner)
             assert talk.reply() == ""
     assert live.workers()
 
 
-def test_on_connect_gives_the_banner(serve: Callable[..., Live]) -> None:
+def test_on_connect_gives_the_banner(serve: Callable[..., Master]) -> None:
     code = CONNECT.replace('exec(open("what").read())', "return 'ESMTP at your service'")
     live = serve("--hostname", "mx.example", code=code)
-    with live.connect(greet=False) as talk:
+    with live.connect(ehlo=False) as talk:
         assert talk.banner == "220 mx.example ESMTP at your service"
 
 
-def test_deadlines(serve: Callable[..., Live]) -> None:
+def test_deadlines(serve: Callable[..., Master]) -> None:
     live = serve(code=EVIL, hook_timeout=0.5, message_timeout=0.5)
     for hook in HOOKS:
-        with live.connect(greet=False) as talk:
+        with live.connect(ehlo=False) as talk:
             began = time.monotonic()
             reply = reply_of(talk, hook, "sleep")
             assert time.monotonic() - began < 10
@@ -215,13 +217,13 @@ def test_deadlines(serve: Callable[..., Live]) -> None:
         live.wait_for_log(f"hook={hook}.*at its deadline")
 
 
-def test_a_hook_that_ignores_its_deadline(serve: Callable[..., Live]) -> None:
+def test_a_hook_that_ignores_its_deadline(serve: Callable[..., Master]) -> None:
     live = serve(code=EVIL, hook_timeout=0.5, drain_timeout=2)
-    with live.connect(greet=False) as talk, live.connect() as other:
+    with live.connect(ehlo=False) as talk, live.connect() as other:
         assert talk.ask("EHLO on_mail.mule").startswith("250")
         talk.send("MAIL FROM:<a@c.example>\r\n")
         talk.socket.settimeout(0.2)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         said = b""
         while not said:  # others are served meanwhile
             assert time.monotonic() < deadline
@@ -248,7 +250,7 @@ class Inbox(Handler):
 """
 
 
-def test_mixed_results(serve: Callable[..., Live]) -> None:
+def test_mixed_results(serve: Callable[..., Master]) -> None:
     toml = (
         '[[listen]]\nbind = "smtp://127.0.0.1:0"\n[[listen]]\nbind = "smtp://localhost:0"\nmixed_results = "single"\n'
     )
@@ -277,7 +279,7 @@ class Inbox(Handler):
 """
 
 
-def test_a_result_at_rcpt_is_its_reply(serve: Callable[..., Live]) -> None:
+def test_a_result_at_rcpt_is_its_reply(serve: Callable[..., Master]) -> None:
     live = serve(code=RESULTS_AT_ONCE)
     with live.connect() as talk:
         talk.ask("MAIL FROM:<a@c.example>")
@@ -334,7 +336,7 @@ class Inbox(Handler):
 """
 
 
-def test_the_message(serve: Callable[..., Live]) -> None:
+def test_the_message(serve: Callable[..., Master]) -> None:
     live = serve(code=API, spool_memory=1000)
     with live.connect() as talk:
         for number, body in ((1, b"body\r\n"), (2, b"body\r\n" * 1000)):
@@ -363,9 +365,9 @@ class Inbox(Handler):
 """
 
 
-def test_a_handler_that_spoils_what_it_is_given(serve: Callable[..., Live]) -> None:
+def test_a_handler_that_spoils_what_it_is_given(serve: Callable[..., Master]) -> None:
     live = serve(code=SPOILS)
-    with live.connect(greet=False) as talk:
+    with live.connect(ehlo=False) as talk:
         for domain in ("number", "none", "lines", "no.keyword"):
             assert re.fullmatch(FAILED, talk.ask(f"EHLO {domain}"))
         assert talk.ask("EHLO good").split("\n")[1:] == ["250-XOWN a=b c", "250 SIZE"]
@@ -405,7 +407,7 @@ class Inbox(Handler):
 
 
 @pytest.mark.parametrize("size", [10, 5000])
-def test_a_slow_disk_holds_up_nobody_else(serve: Callable[..., Live], size: int) -> None:
+def test_a_slow_disk_holds_up_nobody_else(serve: Callable[..., Master], size: int) -> None:
     live = serve(code=SAVES, spool_memory=1000)
     with live.connect() as talk, live.connect() as other:
         talk.begin(sender="a@c.example")
@@ -421,7 +423,7 @@ def test_a_slow_disk_holds_up_nobody_else(serve: Callable[..., Live], size: int)
 
 
 @pytest.mark.parametrize("size", [10, 5000])
-def test_what_is_saved_too_late_is_taken_back(serve: Callable[..., Live], size: int) -> None:
+def test_what_is_saved_too_late_is_taken_back(serve: Callable[..., Master], size: int) -> None:
     live = serve(code=SAVES, spool_memory=1000, message_timeout=0.5)
     with live.connect() as talk:
         assert talk.deliver(b"x" * size + b"\r\n", sender="a@c.example").startswith("451 4.3.0 Timed out")
@@ -444,7 +446,7 @@ class Inbox(Handler):
 """
 
 
-def test_start_and_stop(serve: Callable[..., Live]) -> None:
+def test_start_and_stop(serve: Callable[..., Master]) -> None:
     live = serve(code=START.format("pass"), workers=2)
     assert live.stop() == 0
     assert sorted(line for line in live.lines if line.startswith("starts")) == ["starts in 0", "starts in 1"]

@@ -12,7 +12,9 @@ from collections.abc import Callable
 
 import psutil
 import pytest
-from live import Live, dial, wait_for
+from harness.client import connect
+from harness.master import Master
+from harness.waiting import wait_for
 from load import Load
 
 BOXES = {
@@ -21,7 +23,7 @@ BOXES = {
 }
 
 
-def kill_workers(live: Live, seconds: float) -> int:
+def kill_workers(live: Master, seconds: float) -> int:
     """Kill a random worker again and again, always leaving one that is ready. How many were killed."""
     rng = random.Random(2)
     killed = 0
@@ -35,7 +37,7 @@ def kill_workers(live: Live, seconds: float) -> int:
 
 
 @pytest.mark.parametrize("layout", BOXES)
-def test_killed_workers_lose_nothing(serve: Callable[..., Live], layout: str) -> None:
+def test_killed_workers_lose_nothing(serve: Callable[..., Master], layout: str) -> None:
     path, recipients, boxes = BOXES[layout]
     live = serve("-o", f"path={path}", workers=3)
     with Load(live.address, 12, recipients, large=400_000) as load:
@@ -51,7 +53,7 @@ def test_killed_workers_lose_nothing(serve: Callable[..., Live], layout: str) ->
 
 
 @pytest.mark.parametrize("layout", BOXES)
-def test_killed_writers_lose_nothing(serve: Callable[..., Live], layout: str) -> None:
+def test_killed_writers_lose_nothing(serve: Callable[..., Master], layout: str) -> None:
     """A worker whose writer dies asks its clients to come again, and serves on."""
     path, recipients, boxes = BOXES[layout]
     live = serve("-o", f"path={path}", workers=2)
@@ -80,7 +82,7 @@ def test_killed_writers_lose_nothing(serve: Callable[..., Live], layout: str) ->
 
 
 @pytest.mark.parametrize("layout", BOXES)
-def test_a_killed_master_loses_nothing(serve: Callable[..., Live], layout: str) -> None:
+def test_a_killed_master_loses_nothing(serve: Callable[..., Master], layout: str) -> None:
     path, recipients, boxes = BOXES[layout]
     live = serve("-o", f"path={path}", workers=2)
     with Load(live.address, 12, recipients, large=400_000) as load:
@@ -100,7 +102,7 @@ def test_a_killed_master_loses_nothing(serve: Callable[..., Live], layout: str) 
         pass
 
 
-def test_workers_without_a_master_let_transactions_finish(serve: Callable[..., Live]) -> None:
+def test_workers_without_a_master_let_transactions_finish(serve: Callable[..., Master]) -> None:
     live = serve(workers=2)
     with live.connect() as busy, live.connect() as idle:
         assert busy.begin()[-1].startswith("250")
@@ -115,7 +117,7 @@ def test_workers_without_a_master_let_transactions_finish(serve: Callable[..., L
 
 def refuses(address: str) -> bool:
     try:
-        dial(address).close()
+        connect(address).close()
     except ConnectionRefusedError:
         return True
     except ConnectionResetError:  # the port was closed under way

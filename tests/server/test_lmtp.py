@@ -11,10 +11,11 @@ from collections.abc import Callable
 
 import pytest
 from certificates import Certificates, tool
-from live import Live, Talk, run
+from harness.client import Client
+from harness.master import Master, run
 from peerhandlers import source
 
-Serve = Callable[..., Live]
+Serve = Callable[..., Master]
 BINDS = ["lmtp://127.0.0.1:0", "lmtp+unix:{directory}/lmtp"]
 CONTENT = b"Subject: lmtp\r\n\r\n.\r\n.dot\r\n"
 TAKEN = f"250 2.0.0 {len(CONTENT)} {hashlib.sha256(CONTENT).hexdigest()} LMTP"
@@ -22,24 +23,24 @@ MIXED = ("a@h.example", "late-reject@h.example", "late-defer@h.example", "b@h.ex
 
 
 @pytest.fixture
-def server(serve: Serve) -> Live:
+def server(serve: Serve) -> Master:
     return serve(binds=BINDS, code=source())
 
 
 @pytest.fixture(params=["TCP", "unix"])
-def address(request: pytest.FixtureRequest, server: Live) -> str:
+def address(request: pytest.FixtureRequest, server: Master) -> str:
     """The server's address of each kind."""
     found = {"/" if each.startswith("/") else "TCP": each for each in server.addresses.values()}
     return found["TCP" if request.param == "TCP" else "/"]
 
 
-def connected(address: str) -> Talk:
-    talk = Talk(address)
+def connected(address: str) -> Client:
+    talk = Client(address)
     assert talk.ask("LHLO client.example").startswith("250")
     return talk
 
 
-def test_swaks(server: Live, address: str) -> None:
+def test_swaks(server: Master, address: str) -> None:
     where = ["--socket", address]
     if not address.startswith("/"):
         host, _, port = address.partition(":")
@@ -68,7 +69,7 @@ def test_smtplib(address: str) -> None:
         assert client.sendmail("", ["b@h.example"], CONTENT) == {}
 
 
-def test_a_reply_for_each_recipient(server: Live, address: str) -> None:
+def test_a_reply_for_each_recipient(server: Master, address: str) -> None:
     with connected(address) as talk:
         assert [reply[:3] for reply in talk.begin(*MIXED, "nobody@h.example")] == ["250"] * 5 + ["550"]
         replies = [talk.content(CONTENT), *(talk.reply() for _ in MIXED[1:])]
@@ -100,7 +101,7 @@ def test_refusals_of_the_content_are_said_for_each(serve: Serve) -> None:
 
 
 def test_order(address: str) -> None:
-    with Talk(address) as talk:
+    with Client(address) as talk:
         assert talk.ask("EHLO c.example") == "500 5.5.1 This is LMTP: say LHLO"
         assert talk.ask("HELO c.example") == "500 5.5.1 This is LMTP: say LHLO"
         assert talk.ask("MAIL FROM:<a@c.example>").startswith("503 5.5.1")
@@ -114,7 +115,7 @@ def test_order(address: str) -> None:
 
 def test_a_message_pipelined(address: str) -> None:
     session = "LHLO c.example\r\nMAIL FROM:<a@c.example>\r\n" + "".join(f"RCPT TO:<{each}>\r\n" for each in MIXED)
-    with Talk(address) as talk:
+    with Client(address) as talk:
         talk.send(session + "DATA\r\nx\r\n.\r\nMAIL FROM:<a@c.example>\r\nQUIT\r\n")
         codes = [talk.reply()[:3] for _ in range(13)]
         assert codes == ["250", "250", "250", "250", "250", "250", "354", "250", "550", "452", "250", "250", "221"]
@@ -126,7 +127,7 @@ def test_tls(serve: Serve, certificates: Certificates) -> None:
     live = serve("--certfile", pair.certfile, "--keyfile", pair.keyfile, binds=BINDS, code=source())
     for address in live.addresses.values():
         with connected(address) as talk:
-            talk.secure(certificates.context(), greet=False)
+            talk.secure(certificates.context(), ehlo=False)
             assert talk.ask("LHLO c.example").startswith("250")
             assert talk.deliver(CONTENT) == f"{TAKEN}S"
 

@@ -32,8 +32,9 @@ from typing import Any
 
 import pytest
 from certificates import MAIN, Certificates, tool
-from dovecot import Dovecot
-from live import Live, taken
+from harness.dovecot import Dovecot
+from harness.master import Master
+from harness.messages import taken
 
 from gsmtp.protocol import sasl
 
@@ -90,11 +91,10 @@ NUMBERS = count(1)
 class Peers:
     """One server with a listener of each kind, by name."""
 
-    def __init__(self, live: Live, certificates: Certificates, binds: dict[str, str]) -> None:
+    def __init__(self, live: Master, certificates: Certificates, binds: dict[str, str]) -> None:
         self.live, self.certificates = live, certificates
         # Port 0 is asked for more than once: the log has them in the order of the listeners.
-        found = iter(re.findall(r"listening on [^\"\s]+ \(([^)]+)\)", live.log))
-        self.addresses = {name: next(found) for name in binds}
+        self.addresses = dict(zip(binds, live.all_addresses, strict=True))
 
     def port(self, name: str) -> str:
         return self.addresses[name].rpartition(":")[2]
@@ -110,14 +110,18 @@ def peers(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) 
     (directory / "inbox.py").write_text(CODE)
     binds = {"smtp": "smtp://127.0.0.1:0", "smtps": "smtps://127.0.0.1:0", "lmtp": "lmtp://127.0.0.1:0"}
     binds |= {"unix": f"lmtp+unix:{directory}/lmtp", "proxied": "smtp://127.0.0.1:0"}
-    shared = {"hostname": MAIN, "certfile": certificates.main.certfile, "keyfile": certificates.main.keyfile}
+    shared: dict[str, Any] = {
+        "hostname": MAIN,
+        "certfile": certificates.main.certfile,
+        "keyfile": certificates.main.keyfile,
+    }
     shared |= {"client_ca": certificates.ca, "max_errors": 0, "max_auth_failures": 0, "auth_failure_delay": 0.0}
     shared |= {"xclient": ["127.0.0.1", "unix"]}
     rows = [f"{key} = {json.dumps(value)}" for key, value in shared.items()]
     for name, bind in binds.items():
         rows += ["[[listen]]", f'bind = "{bind}"', 'proxy_protocol = ["127.0.0.1"]' if name == "proxied" else ""]
     (directory / "gsmtp.toml").write_text("\n".join(rows))
-    live = Live(directory, ["inbox:Inbox", "-c", "gsmtp.toml"], 1)
+    live = Master(directory, ["inbox:Inbox", "-c", "gsmtp.toml"], 1)
     try:
         live.until_ready()
         yield Peers(live, certificates, binds)

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from certificates import Certificates
-from live import Live, taken
-from postfix import Postfix
+from harness.master import Master
+from harness.messages import taken
+from harness.postfix import Postfix
 
 CODE = """
 import json, os
@@ -54,7 +55,7 @@ CONTENT = b"Subject: by Postfix\r\n\r\n.dot\r\n" + b"x" * 900 + b"\r\n"
 class Route:
     """One server, and one Postfix that brings it mail for smtp.example, lmtp.example and unix.example."""
 
-    def __init__(self, live: Live, postfix: Postfix) -> None:
+    def __init__(self, live: Master, postfix: Postfix) -> None:
         self.live, self.postfix = live, postfix
 
     def taken(self, recipient: str) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def route(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) 
         certificate = [f"--certfile={pair.certfile}", f"--keyfile={pair.keyfile}", "--hostname=mx.example.org"]
         certificate += ["--set", 'xclient=["127.0.0.1", "unix"]']
         binds = ["smtp://127.0.0.1:0", "lmtp://127.0.0.1:0", f"lmtp+unix:{public}/lmtp"]
-        live = Live(directory, ["inbox:Inbox", *certificate, *(f"-b={bind}" for bind in binds)], 2)
+        live = Master(directory, ["inbox:Inbox", *certificate, *(f"-b={bind}" for bind in binds)], 2)
         try:
             live.until_ready()
             smtp, lmtp, _ = [live.addresses[bind].replace("127.0.0.1", "[127.0.0.1]") for bind in binds]

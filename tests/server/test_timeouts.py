@@ -10,14 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from live import Live, Talk, stored, stuffed, wait_for, without_trace
+from harness.client import Client, dot_stuff
+from harness.master import Master
+from harness.messages import stored, without_trace
+from harness.waiting import wait_for
 
 TIMEOUT = "421 4.4.2 Timeout, closing connection"
 
 
-def test_command_timeout(serve: Callable[..., Live]) -> None:
+def test_command_timeout(serve: Callable[..., Master]) -> None:
     live = serve(command_timeout=0.5)
-    silent, half, opened = live.connect(greet=False), live.connect(), live.connect()
+    silent, half, opened = live.connect(ehlo=False), live.connect(), live.connect()
     half.send("MAIL FR")
     opened.begin()
     with live.connect() as other:
@@ -32,7 +35,7 @@ def test_command_timeout(serve: Callable[..., Live]) -> None:
     wait_for(lambda: live.log.count("reason=timeout") == 3, what="three timeouts")
 
 
-def test_content_timeout(serve: Callable[..., Live]) -> None:
+def test_content_timeout(serve: Callable[..., Master]) -> None:
     live = serve(content_timeout=0.6, command_timeout=60)
     with live.connect() as silent, live.connect() as slow:
         for talk in (silent, slow):
@@ -51,7 +54,7 @@ def test_content_timeout(serve: Callable[..., Live]) -> None:
     assert without_trace(message) == content + b"\r\n"
 
 
-def test_write_timeout(serve: Callable[..., Live]) -> None:
+def test_write_timeout(serve: Callable[..., Master]) -> None:
     live = serve(write_timeout=0.5, max_errors=0, max_idle_commands=0)
     with live.connect() as talk, live.connect() as other:
         talk.socket.settimeout(1.0)
@@ -64,7 +67,7 @@ def test_write_timeout(serve: Callable[..., Live]) -> None:
     live.wait_for_log('disconnect .*reason="client takes no replies"')
 
 
-def test_a_client_that_never_closes(serve: Callable[..., Live]) -> None:
+def test_a_client_that_never_closes(serve: Callable[..., Master]) -> None:
     live = serve(max_errors=2, linger=0.5)
     with live.connect() as talk:
         for _ in range(3):
@@ -78,7 +81,7 @@ def test_a_client_that_never_closes(serve: Callable[..., Live]) -> None:
                 time.sleep(0.02)
 
 
-def test_half_closed_clients_get_their_replies(serve: Callable[..., Live]) -> None:
+def test_half_closed_clients_get_their_replies(serve: Callable[..., Master]) -> None:
     live = serve()
     with live.connect() as talk:
         talk.begin()
@@ -90,7 +93,7 @@ def test_half_closed_clients_get_their_replies(serve: Callable[..., Live]) -> No
 
 
 @pytest.mark.parametrize("what", ["spool", "maildir"])
-def test_a_full_disk(serve: Callable[..., Live], small_disk: Path, what: str) -> None:
+def test_a_full_disk(serve: Callable[..., Master], small_disk: Path, what: str) -> None:
     spool = {"spool_directory": small_disk} if what == "spool" else {}
     box = small_disk / "maildir" if what == "maildir" else None
     live = serve("-o", f"path={box or 'maildir'}", **spool)
@@ -109,7 +112,7 @@ def test_a_full_disk(serve: Callable[..., Live], small_disk: Path, what: str) ->
     assert not [path for path in small_disk.rglob("*") if path.is_file()]
 
 
-def test_a_full_disk_while_on_its_way(serve: Callable[..., Live], small_disk: Path) -> None:
+def test_a_full_disk_while_on_its_way(serve: Callable[..., Master], small_disk: Path) -> None:
     """The disk fills under several sessions at once; each message is stored whole, or deferred and gone."""
     live = serve("-o", f"path={small_disk / 'box'}")
     content = b"0123456789" * 30_000 + b"\r\n"
@@ -118,7 +121,7 @@ def test_a_full_disk_while_on_its_way(serve: Callable[..., Live], small_disk: Pa
         talk.begin()
         assert talk.ask("DATA").startswith("354")
     for talk in talks:
-        talk.send(stuffed(content))
+        talk.send(dot_stuff(content))
     replies = [talk.reply() for talk in talks]
     accepted = sum(reply.startswith("250") for reply in replies)
     assert all(reply.startswith(("250", "452 4.3.1")) for reply in replies)
@@ -129,11 +132,11 @@ def test_a_full_disk_while_on_its_way(serve: Callable[..., Live], small_disk: Pa
         talk.close()
 
 
-def test_few_descriptors(serve: Callable[..., Live]) -> None:
+def test_few_descriptors(serve: Callable[..., Master]) -> None:
     """Newcomers get 421; those who were served can have their mail stored all the same; and it passes."""
     live = serve(preexec=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100)))
     talks = []
-    while (talk := live.connect(greet=False)).banner.startswith("220 "):
+    while (talk := live.connect(ehlo=False)).banner.startswith("220 "):
         talks.append(talk)
     assert re.fullmatch(r"421 4\.3\.2 \S+ Too many connections, try again later", talk.banner)
     assert talk.reply() == ""
@@ -145,17 +148,17 @@ def test_few_descriptors(serve: Callable[..., Live]) -> None:
         each.begin()
         assert each.ask("DATA").startswith("354")
     for each in talks[:5]:
-        each.send(stuffed(large))
+        each.send(dot_stuff(large))
     assert {each.reply()[:3] for each in talks[:5]} == {"250"}
     for each in talks:
         each.close()
-    wait_for(lambda: live.connect(greet=False).banner.startswith("220 "), what="a place")
+    wait_for(lambda: live.connect(ehlo=False).banner.startswith("220 "), what="a place")
     assert len(stored(live.directory / "maildir")) == 5
 
 
-def test_no_memory_for_what_is_refused(serve: Callable[..., Live]) -> None:
+def test_no_memory_for_what_is_refused(serve: Callable[..., Master]) -> None:
     live = serve(max_message_size=1000)
-    with Talk(live.address) as talk:
+    with Client(live.address) as talk:
         assert talk.ask("EHLO c.example").startswith("250")
         assert talk.deliver(b"x" * 5_000_000 + b"\r\nRSET\r\n").startswith("552 5.3.4")
         assert talk.deliver(b"x\r\n").startswith("250")

@@ -19,15 +19,18 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from certificates import MAIN, OTHER, Certificates, Pair, tool
-from live import PYTHONPATH, Live, Talk, dial, run, stuffed, wait_for
+from harness.client import Client, connect, dot_stuff
+from harness.master import PYTHONPATH, Master, run
+from harness.waiting import wait_for
 from peerhandlers import source
 
 CONTENT = b"Subject: secure\r\n\r\n.dot\r\nHello.\r\n"
-Serve = Callable[..., Live]
+Serve = Callable[..., Master]
 
 
 def toml(certificates: Certificates, starttls: str = "", **settings: object) -> str:
@@ -47,19 +50,19 @@ def toml(certificates: Certificates, starttls: str = "", **settings: object) -> 
 def serve_tls(serve: Serve, certificates: Certificates) -> Serve:
     """serve_tls(starttls="row of the first listener", max_errors=3, ...)."""
 
-    def serving(starttls: str = "", workers: int = 1, **settings: object) -> Live:
+    def serving(starttls: str = "", workers: int = 1, **settings: object) -> Master:
         settings.setdefault("hostname", MAIN)
         return serve(toml=toml(certificates, starttls, **settings), code=source(), workers=workers)
 
     return serving
 
 
-def ports(live: Live) -> tuple[str, str]:
+def ports(live: Master) -> tuple[str, str]:
     """The addresses of STARTTLS and of smtps."""
     return live.addresses["smtp://127.0.0.1:0"], live.addresses["smtps://127.0.0.1:0"]
 
 
-def facts(talk: Talk) -> dict[str, object]:
+def facts(talk: Client) -> dict[str, object]:
     """What the handler sees of the session."""
     found: dict[str, object] = json.loads(talk.ask("VRFY me").partition(" 2.0.0 ")[2])
     return found
@@ -70,7 +73,7 @@ def taken(content: bytes, protocol: str = "ESMTPS") -> str:
     return f"250 2.0.0 {len(content)} {hashlib.sha256(content).hexdigest()} {protocol}"
 
 
-def descriptors(live: Live) -> int:
+def descriptors(live: Master) -> int:
     (pid,) = live.workers().values()
     return len(os.listdir(f"/proc/{pid}/fd"))
 
@@ -147,7 +150,7 @@ def test_starttls_forgets_what_was_before(serve_tls: Serve, certificates: Certif
     with serve_tls().connect() as talk:
         assert facts(talk)["helo"] == "client.example"
         talk.begin()
-        talk.secure(certificates.context(), greet=False)
+        talk.secure(certificates.context(), ehlo=False)
         found = facts(talk)
         assert (found["helo"], found["protocol"], found["seen"]) == ("", "SMTP", 1)
         assert talk.ask("RCPT TO:<b@here.example>").startswith("503 5.5.1 Say EHLO")
@@ -171,7 +174,7 @@ def test_nothing_said_in_clear_is_done_under_tls(serve_tls: Serve, certificates:
         assert talk.reply() == "220 2.0.0 Ready to start TLS"
         # They were read already, or lie in the socket and spoil the handshake; either way they are not commands.
         try:
-            talk.handshake(certificates.context(), greet=False)
+            talk.handshake(certificates.context(), ehlo=False)
         except (ssl.SSLError, ConnectionError):
             pass
         else:
@@ -217,14 +220,15 @@ def test_the_name_picks_the_certificate(serve_tls: Serve, certificates: Certific
     shown = []
     for name in (MAIN, OTHER, OTHER.upper(), "unknown.example.org", None):
         for address, implicit in zip(ports(live), (False, True), strict=True):
-            with Talk(address, tls=context if implicit else None, name=name or "") as talk:
+            with Client(address, tls=context if implicit else None, name=name or "") as talk:
                 if not implicit:
                     talk.ask("EHLO c.example")
                     talk.secure(context, name or "")
                 assert isinstance(talk.socket, ssl.SSLSocket)
                 certificate = talk.socket.getpeercert()
                 assert certificate is not None
-                shown.append(dict(pair for group in certificate["subject"] for pair in group)["commonName"])
+                subject: Any = certificate["subject"]
+                shown.append(dict(pair for group in subject for pair in group)["commonName"])
                 seen = facts(talk)["tls"]
                 assert isinstance(seen, list) and (seen[1] or "").lower() == (name or "").lower()
     assert shown == [MAIN] * 2 + [OTHER] * 4 + [MAIN] * 4
@@ -260,10 +264,10 @@ def test_on_tls_may_refuse(serve_tls: Serve, certificates: Certificates) -> None
     context = certificates.context()
     context.check_hostname = False
     for address, implicit in zip(ports(live), (False, True), strict=True):
-        with Talk(address, tls=context if implicit else None, name="refused.example.org") as talk:
+        with Client(address, tls=context if implicit else None, name="refused.example.org") as talk:
             if not implicit:
                 assert talk.ask("STARTTLS").startswith("220")
-                talk.handshake(context, "refused.example.org", greet=False)
+                talk.handshake(context, "refused.example.org", ehlo=False)
                 assert talk.reply() == "554 5.7.1 Not that name"
             else:
                 assert talk.banner == "554 5.7.1 Not that name"
@@ -330,7 +334,7 @@ def test_a_handshake_that_stalls_is_ended(serve_tls: Serve) -> None:
     live = serve_tls(handshake_timeout=0.3)
     starttls, implicit = ports(live)
     began = time.monotonic()
-    with dial(implicit) as silent, dial(implicit) as half, Talk(starttls) as talk:
+    with connect(implicit) as silent, connect(implicit) as half, Client(starttls) as talk:
         half.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01")
         assert talk.ask("STARTTLS").startswith("220")
         assert silent.recv(100) == b""
@@ -343,7 +347,7 @@ def test_a_handshake_that_stalls_is_ended(serve_tls: Serve) -> None:
 def test_drops_do_not_prolong_a_handshake(serve_tls: Serve) -> None:
     """The time is that of the whole: a client that sends an octet now and then gets no more."""
     live = serve_tls(handshake_timeout=0.5)
-    with dial(ports(live)[1]) as sock:
+    with connect(ports(live)[1]) as sock:
         sock.sendall(b"\x16\x03\x01\x02\x00")
         with contextlib.suppress(OSError):
             for _ in range(400):
@@ -363,7 +367,7 @@ def test_failed_handshakes_leave_nothing(serve_tls: Serve, certificates: Certifi
     garbage = [b"", b"\x16\x03\x01", b"EHLO c.example\r\nQUIT\r\n", bytes(range(256)) * 4, b"\x16\x03\x01\x00\x05abcde"]
     for octets in garbage:
         for address in (starttls, implicit):
-            sock = dial(address)
+            sock = connect(address)
             if address == starttls:
                 sock.recv(1000)
                 sock.sendall(b"STARTTLS\r\n")
@@ -395,17 +399,17 @@ def test_a_big_message_to_the_byte(serve_tls: Serve, certificates: Certificates,
     with live.connect(ports(live)[1], tls=certificates.context(version=version)) as talk:
         talk.begin()
         assert talk.ask("DATA").startswith("354")
-        talk.send(stuffed(content))
+        talk.send(dot_stuff(content))
         assert talk.reply() == taken(content)
         assert talk.deliver(CONTENT) == taken(CONTENT)
 
 
 def test_records_of_any_size_and_pipelining(serve_tls: Serve, certificates: Certificates) -> None:
     commands = b"EHLO c.example\r\nMAIL FROM:<a@c.example>\r\nRCPT TO:<b@here.example>\r\nDATA\r\n"
-    session = commands + stuffed(CONTENT) + commands[16:] + stuffed(b"") + b"QUIT\r\n"
+    session = commands + dot_stuff(CONTENT) + commands[16:] + dot_stuff(b"") + b"QUIT\r\n"
     live = serve_tls()
     for step in (1, 7, len(session)):
-        with live.connect(ports(live)[1], tls=certificates.context(), greet=False) as talk:
+        with live.connect(ports(live)[1], tls=certificates.context(), ehlo=False) as talk:
             for at in range(0, len(session), step):
                 talk.send(session[at : at + step])
             said = [talk.reply()[:3] for _ in range(10)]
@@ -419,7 +423,7 @@ def test_the_end_is_announced(serve_tls: Serve, certificates: Certificates, vers
     """close_notify comes before the end of the connection, so that nobody can cut a session short unseen."""
     live = serve_tls(max_errors=1)
     context = certificates.context(version=version)
-    sock = dial(ports(live)[1])
+    sock = connect(ports(live)[1])
     # Else Python takes an end without close_notify for a proper one.
     with context.wrap_socket(sock, server_hostname=MAIN, suppress_ragged_eofs=False) as secure:
         # The second is unread when the server sends its client away.
@@ -462,7 +466,7 @@ def test_drain(serve_tls: Serve, certificates: Certificates) -> None:
         live.connect(implicit, tls=context) as idle,
         live.connect(implicit, tls=context) as busy,
         live.connect(starttls) as shaking,
-        dial(implicit) as waiting,
+        connect(implicit) as waiting,
     ):
         busy.begin()
         assert shaking.ask("STARTTLS").startswith("220")
@@ -471,7 +475,7 @@ def test_drain(serve_tls: Serve, certificates: Certificates) -> None:
         live.send_signal(signal.SIGTERM)
         assert idle.reply() == "421 4.3.2 Service shutting down, try again"
         assert idle.reply() == ""
-        shaking.handshake(context, greet=False)
+        shaking.handshake(context, ehlo=False)
         assert shaking.reply() == "421 4.3.2 Service shutting down, try again"
         secure = context.wrap_socket(waiting, server_hostname=MAIN)
         assert secure.recv(1000) == b"421 4.3.2 Service shutting down, try again\r\n"
@@ -485,7 +489,11 @@ def test_drain(serve_tls: Serve, certificates: Certificates) -> None:
 def test_quick_stop(serve_tls: Serve, certificates: Certificates) -> None:
     live = serve_tls()
     starttls, implicit = ports(live)
-    with live.connect(implicit, tls=certificates.context()) as idle, dial(implicit) as shaking, Talk(starttls) as plain:
+    with (
+        live.connect(implicit, tls=certificates.context()) as idle,
+        connect(implicit) as shaking,
+        Client(starttls) as plain,
+    ):
         assert plain.ask("STARTTLS").startswith("220")
         wait_for(lambda: live.log.count(" connect ") == 3)
         live.send_signal(signal.SIGQUIT)
@@ -584,7 +592,7 @@ def test_keys_that_only_root_can_read(certificates: Certificates, tmp_path: Path
         assert isinstance(found, re.Match), log.read_text()
         (worker,) = psutil.Process(master.pid).children()
         assert worker.uids().real == user.pw_uid
-        with Talk(found[1], tls=certificates.context()) as talk:
+        with Client(found[1], tls=certificates.context()) as talk:
             assert talk.ask("EHLO c.example").startswith("250")
             assert talk.deliver(CONTENT).startswith("250")
     finally:

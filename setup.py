@@ -14,8 +14,8 @@ HERE = Path(__file__).parent
 COMPILE = os.environ.get("GSMTP_COMPILE", "0") == "1"
 COMPILED = [
     *(f"gsmtp/protocol/{name}.py" for name in ("address", "framing")),
-    *(f"gsmtp/protocol/server/{name}.py" for name in ("chunking", "engine", "events", "opening", "session")),
-    "gsmtp/protocol/server/transaction.py",
+    *(f"gsmtp/protocol/server/{name}.py" for name in ("chunking", "events", "greeting", "session", "transaction")),
+    "gsmtp/protocol/server/transitions.py",
     "gsmtp/net/transport.py",
     *(f"gsmtp/server/{name}.py" for name in ("connection", "dispatcher", "message", "received", "spool", "timeouts")),
     "gsmtp/storage/store.py",
@@ -61,6 +61,7 @@ setup(
     extras_require={
         "mime": ["pybase64>=1.3"],
         "dkim": ["cryptography>=41"],
+        "proctitle": ["setproctitle>=1.3"],
         "soak": ["matplotlib>=3.8", "tqdm>=4.66", "cryptography>=42", "psutil>=7.2"],
         "test": [
             "setuptools>=61",
@@ -79,6 +80,7 @@ setup(
             "tqdm>=4.66",
             "types-tqdm>=4.66",
             "psutil>=7.2",
+            "setproctitle>=1.3",
         ],
         "benchmark": ["aiosmtpd>=1.4.6", "uvloop>=0.19"],
     },

@@ -15,16 +15,15 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from gsmtp_workers import master
-from gsmtp_workers.child import resolve_identity
-from gsmtp_workers.plan import BindError, Listener, Plan, PlanError, one_line
+from gsmtp_workers.identity import resolve_identity
+from gsmtp_workers.plan import BindError, Listener, Plan, PlanError, Role, one_line
 from gsmtp_workers.sharedtable import table_size
 
 import gsmtp
-from gsmtp import logs, settings, values
+from gsmtp import counters, logs, settings, values
 from gsmtp.settings import Settings, SettingsError
 
 _FACTORY = "gsmtp.server.service:create"
-_COUNTERS = ("transactions", "committing", "messages", "octets", "refused")
 _DEFAULT_HANDLER = "gsmtp.handlers.maildir:Maildir"
 
 # Settings with an option of their own.
@@ -189,21 +188,21 @@ def make_plan(found: Settings) -> Plan:
                 busy=busy,
             )
         )
-    plan = Plan(
-        factory=_FACTORY,
-        argument=settings.to_json(found),
-        listeners=tuple(listeners),
-        counters=_COUNTERS,
+    role = Role(_FACTORY, settings.to_json(found), tuple(listeners))
+    if found.workers:
+        role = dataclasses.replace(role, processes=found.workers)
+    return Plan(
+        roles=(role,),
+        counters=counters.COLUMNS,
+        shared_memory=table_size(role.size, found.limit_entries),
         files=tuple(dict.fromkeys(path for listen in found.listen for path in settings.tls_files(listen))),
         max_sessions=found.max_sessions,
         drain_timeout=found.drain_timeout,
         user=found.user,
         group=found.group,
         chdir=found.chdir,
+        title="gsmtp",
     )
-    if found.workers:
-        plan = dataclasses.replace(plan, workers=found.workers)
-    return dataclasses.replace(plan, shared_memory=table_size(plan.slots, found.limit_entries))
 
 
 def _log_handler(found: Settings, plan: Plan) -> logging.Handler | None:
@@ -213,7 +212,7 @@ def _log_handler(found: Settings, plan: Plan) -> logging.Handler | None:
     try:
         handler = logging.FileHandler(found.log_file)
         if identity is not None:  # the workers open it as who they become
-            os.chown(found.log_file, identity[0], identity[1])
+            os.chown(found.log_file, identity.uid, identity.gid)
         return handler
     except OSError as error:
         raise SettingsError(f"log_file {found.log_file}: {error.strerror}") from None

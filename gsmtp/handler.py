@@ -10,8 +10,8 @@ other sessions go on meanwhile. Keep what belongs to a connection, a transaction
 a deadline (settings `hook_timeout` and `message_timeout`); past it the client gets `451 4.3.0`.
 
 A handler that honours an extension which binds it names it in `extensions`, and may bring its own with parameters of
-MAIL and RCPT: `extensions = ("DSN", Extension("XTICKET", mail={"XTICKET": parse}))` (gsmtp.protocol.extensions says
-how; the values are in `envelope.parameters` and `recipient.parameters`).
+MAIL and RCPT: `extensions = ("DSN", Extension("XTICKET", mail={"XTICKET": parse}))`
+(gsmtp.protocol.server.extensions says how; the values are in `envelope.parameters` and `recipient.parameters`).
 
     hook              when                                                 no by default means
     on_start          once per worker, before the first connection         the worker does not start
@@ -44,8 +44,8 @@ from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from gsmtp.protocol.envelope import Envelope, Recipient, Session
-from gsmtp.protocol.extensions import Extension
 from gsmtp.protocol.sasl import ScramCredentials
+from gsmtp.protocol.server.extensions import Extension
 
 if TYPE_CHECKING:
     from email.message import EmailMessage

@@ -14,6 +14,14 @@ from pathlib import Path
 import pytest
 
 MAIN, OTHER = "mx.example.org", "mail.example.net"
+# Python 3.13 verifies as RFC 5280 demands (ssl.VERIFY_X509_STRICT), and refuses a chain that lacks one of these.
+_OF_AUTHORITY = ["keyUsage = critical,keyCertSign,cRLSign"]  # openssl's own file gives it the rest
+_OF_SIGNED = [
+    "basicConstraints = critical,CA:FALSE",
+    "keyUsage = critical,digitalSignature",
+    "subjectKeyIdentifier = hash",
+    "authorityKeyIdentifier = keyid",
+]
 _CURVE = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc"]
 
 
@@ -61,13 +69,15 @@ class Certificates:
     def _authority(self, name: str, key: list[str] = _CURVE) -> Pair:
         pair = self._pair(name)
         # No comma can come from a name, and a slash would begin another attribute.
-        self._run("req", "-x509", *key, "-subj", f"/CN={name}", "-days", "2", *_files(pair))
+        extensions = [argument for extension in _OF_AUTHORITY for argument in ("-addext", extension)]
+        self._run("req", "-x509", *key, "-subj", f"/CN={name}", "-days", "2", *extensions, *_files(pair))
         return pair
 
     def _signed(self, authority: Pair, name: str, days: int = 2) -> Pair:
         pair = self._pair(name)
         request, extensions = f"{pair.certfile}.csr", f"{pair.certfile}.ext"
-        Path(extensions).write_text(f"subjectAltName = {'email' if '@' in name else 'DNS'}:{name}\n")
+        name_itself = f"subjectAltName = {'email' if '@' in name else 'DNS'}:{name}"
+        Path(extensions).write_text("\n".join([name_itself, *_OF_SIGNED, ""]))
         self._run("req", *_CURVE, "-subj", f"/CN={name}", "-keyout", pair.keyfile, "-out", request)
         signer = ["-CA", authority.certfile, "-CAkey", authority.keyfile, "-extfile", extensions]
         self._run("x509", "-req", "-in", request, *signer, "-days", str(days), "-out", pair.certfile)

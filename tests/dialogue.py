@@ -40,14 +40,15 @@ from typing import Any
 import dialogues.scripted as scripted
 
 from gsmtp import settings
+from gsmtp.counters import Counters
 from gsmtp.net.errors import ConnectionLost
 from gsmtp.protocol.envelope import Envelope, Session
-from gsmtp.protocol.extensions import ExtensionSet
 from gsmtp.protocol.server import events
+from gsmtp.protocol.server.extensions import ExtensionSet
 from gsmtp.protocol.server.options import Options
 from gsmtp.server.dispatcher import Dispatcher
 from gsmtp.server.hooks import Hooks
-from gsmtp.server.listener import Counters, ListenerContext, Timeouts
+from gsmtp.server.listener import ListenerContext, Timeouts
 from gsmtp.server.service import claimed_extensions
 
 DIRECTORY = Path(__file__).parent / "dialogues"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gsmtp.counters import Counters
 from gsmtp.net.tls import TlsContext
-from gsmtp.protocol.extensions import ExtensionSet
+from gsmtp.protocol.server.extensions import ExtensionSet
 from gsmtp.protocol.server.options import Options
 from gsmtp.server.admission import Admission
 from gsmtp.server.eventlog import EventLog
@@ -35,15 +36,6 @@ class Timeouts:
     drain_transaction: float = 30.0
     drain_content: float = 300.0
     drain_silence: float = 30.0
-
-
-class Counters:
-    """What a worker's connections have done so far, and how many are in their handler's on_message now."""
-
-    __slots__ = ("committing", "messages", "octets", "refused")
-
-    def __init__(self) -> None:
-        self.committing = self.messages = self.octets = self.refused = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from typing import IO, cast
 
 from gsmtp import mime
 from gsmtp.protocol.envelope import Envelope
+from gsmtp.server.readers import JoinedReader
 from gsmtp.server.received import received
 from gsmtp.server.spool import Spool, file_threads
 from gsmtp.storage import copy_file, sync_directory, write_all
@@ -54,7 +55,7 @@ class SpooledMessage:
 
     def open(self) -> IO[bytes]:
         """A new reader over trace and content."""
-        return cast(IO[bytes], io.BufferedReader(_Joined(self.trace, self.spool.open()), _COPY))
+        return cast(IO[bytes], io.BufferedReader(JoinedReader(self.trace, self.spool.open()), _COPY))
 
     @property
     def headers(self) -> mime.Headers:
@@ -153,29 +154,3 @@ class _Saving:
             self._made = False
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
-
-
-class _Joined(io.RawIOBase):
-    """A head in memory, then a file."""
-
-    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
-        self._parts: list[IO[bytes]] = [io.BytesIO(head), rest]
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(buffer)  # type: ignore[arg-type]
-        while self._parts:
-            piece = self._parts[0].read(len(view))
-            if piece:
-                view[: len(piece)] = piece
-                return len(piece)
-            self._parts.pop(0).close()
-        return 0
-
-    def close(self) -> None:
-        for part in self._parts:
-            part.close()
-        self._parts.clear()
-        super().close()

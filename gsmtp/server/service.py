@@ -15,35 +15,36 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import gevent
+from gsmtp_workers.columns import publish
+from gsmtp_workers.config import SocketAddress
 from gsmtp_workers.plan import BootError
 from gsmtp_workers.sharedtable import table_of
 from gsmtp_workers.worker import Worker
 
 from gsmtp import settings as settings_module
+from gsmtp.counters import COLUMNS, Counters
 from gsmtp.net.networks import Networks
 from gsmtp.net.timer import DeadlineTimer
 from gsmtp.net.tls import TlsContext, TlsSettings
 from gsmtp.net.transport import PlainTransport
 from gsmtp.protocol.envelope import Address, Session
-from gsmtp.protocol.extensions import Extension, ExtensionSet
 from gsmtp.protocol.parameters import ParameterError, Parser
+from gsmtp.protocol.server.extensions import Extension, ExtensionSet
 from gsmtp.protocol.server.options import Options
 from gsmtp.server.admission import Admission
 from gsmtp.server.connection import Connection
 from gsmtp.server.eventlog import EventLog
 from gsmtp.server.hooks import Hooks
 from gsmtp.server.limits import Limits, Rates
-from gsmtp.server.listener import Counters, ListenerContext, Timeouts
+from gsmtp.server.listener import ListenerContext, Timeouts
 from gsmtp.server.loader import load_hooks, start
 from gsmtp.server.reverse_dns import ReverseDns
 from gsmtp.settings import Listen, Settings
 
 Handle = Callable[[socket.socket, Any], None]
 
-# The service's columns of the scoreboard, see `Service._publish`.
-COUNTERS = ("transactions", "committing", "messages", "octets", "refused")
 _PUBLISH_INTERVAL = 0.5
-_ANY = ("0.0.0.0", "[::]", "")
+_ANY = ("0.0.0.0", "::", "")
 
 
 def create(worker: Worker, argument: Any) -> Sequence[Handle]:
@@ -179,12 +180,11 @@ class Service:
         except ValueError as error:
             raise BootError(f"{listen.bind}: the certificate cannot be used: {error}") from None
 
-    def _handle(self, terms: ListenerContext, bound: str) -> Handle:
+    def _handle(self, terms: ListenerContext, bound: SocketAddress) -> Handle:
         watched = self._sweep.watched
-        host, _, port = bound.rpartition(":")
         # Asking each connection for its own address is a system call, needed only where the bound one is none.
-        local: Address = bound if bound.startswith("/") else (host.strip("[]"), int(port or 0))
-        ask = not bound.startswith("/") and host in _ANY
+        local: Address = bound if isinstance(bound, str) else bound[:2]
+        ask = not isinstance(bound, str) and bound[0] in _ANY
 
         def handle(sock: socket.socket, address: Any) -> None:
             here = sock.getsockname() if ask else local
@@ -204,10 +204,8 @@ class Service:
             gevent.get_hub().loop.run_callback(what, connection)
 
     def _publish(self) -> None:
-        tally, counters = self._tally, self._worker.counters
-        in_transaction = sum(connection.in_transaction for connection in self._sweep.watched)
-        counters[0], counters[1] = in_transaction, tally.committing
-        counters[2], counters[3], counters[4] = tally.messages, tally.octets, tally.refused
+        self._tally.transactions = sum(connection.in_transaction for connection in self._sweep.watched)
+        publish(self._tally, COLUMNS, self._worker.counters)
 
     def _exit(self) -> None:
         if self._hooks.on_stop is not None:

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 
 from gevent.threadpool import ThreadPool
 
+from gsmtp.server.readers import SpoolReader
 from gsmtp.storage import write_all
 
 MEMORY_LIMIT = 256 << 10
@@ -143,7 +144,7 @@ class Spool:
         self._check()
         if self._file is None:
             return io.BytesIO(self.bytes())
-        return io.BufferedReader(_Reader(self), BLOCK)
+        return io.BufferedReader(SpoolReader(self), BLOCK)
 
     def bytes(self) -> bytes:
         """The whole content. After `finish`."""
@@ -209,37 +210,6 @@ class Spool:
             file_threads().spawn(file.close)
         else:
             file.close()
-
-
-class _Reader(io.RawIOBase):
-    """Reads a spool's file by offset, so that readers do not disturb one another."""
-
-    def __init__(self, spool: Spool) -> None:
-        self._spool = spool
-        self._offset = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._offset, os.SEEK_END: self._spool.size}[whence]
-        if base + offset < 0:
-            raise ValueError("a negative offset")
-        self._offset = base + offset
-        return self._offset
-
-    def tell(self) -> int:
-        return self._offset
-
-    def readinto(self, buffer: Any, /) -> int:
-        descriptor = self._spool.fileno()
-        assert descriptor is not None
-        count = os.preadv(descriptor, [buffer], self._offset)
-        self._offset += count
-        return count
 
 
 def _open_nameless(directory: str) -> int:

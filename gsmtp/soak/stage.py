@@ -102,7 +102,7 @@ class Stage:
         route = Route(
             addresses["smtp"], addresses.get("smtps"), setup.tls, setup.sender, setup.recipient, setup.patience
         )
-        self.board = Board(self.server.process.pid, setup.workers)
+        self.board = Board(self.server.process.pid)
         for number in range(setup.clients):
             self._clients.append(ClientProcess(number, route, bag, setup.threads, setup.seed))
         self.find_workers()

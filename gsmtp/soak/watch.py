@@ -14,10 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-from gsmtp_workers.plan import Plan
-from gsmtp_workers.scoreboard import Scoreboard, Slot, State
+from gsmtp_workers.scoreboard import Scoreboard, Slot, WorkerState
 
-from gsmtp.server.service import COUNTERS
 from gsmtp.soak.plot import Sample
 
 _INTERVAL = 0.5  # the beat of a worker: its row says nothing new more often
@@ -27,14 +25,13 @@ _SAMPLES = 1200  # more than a plot has columns for
 class Board:
     """The scoreboard of a master, to read."""
 
-    def __init__(self, master: int, workers: int) -> None:
-        """Raises OSError when it cannot be had. `workers`: how many the server was started with."""
-        slots = Plan(factory="gsmtp.server.service:create", workers=workers).slots
-        self._board = Scoreboard(_find(master), slots, COUNTERS)
+    def __init__(self, master: int) -> None:
+        """Raises OSError when it cannot be had."""
+        self._board = Scoreboard.open(_find(master))
 
     def workers(self) -> list[Slot]:
         """Those that serve or drain."""
-        return [slot for slot in self._board.read() if slot.state is not State.BOOTING]
+        return [slot for slot in self._board.read() if slot.state is not WorkerState.BOOTING]
 
     def sessions(self) -> int:
         """Open connections, of all workers."""
@@ -45,12 +42,12 @@ class Board:
         return int(self._board.totals()["messages"])
 
 
-def _find(master: int) -> int:
+def _find(master: int) -> Path:
     directory = Path(f"/proc/{master}/fd")
     for link in directory.iterdir():
         with contextlib.suppress(OSError):
             if os.readlink(link).startswith("/memfd:scoreboard"):
-                return os.open(link, os.O_RDWR | os.O_CLOEXEC)
+                return link
     raise FileNotFoundError(f"no scoreboard in {directory}")
 
 

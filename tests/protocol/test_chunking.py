@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gsmtp.protocol.envelope import Session
-from gsmtp.protocol.extensions import ExtensionSet
 from gsmtp.protocol.server import events
+from gsmtp.protocol.server.extensions import ExtensionSet
 from gsmtp.protocol.server.options import Options
 from gsmtp.protocol.server.session import ServerSession
 from gsmtp.reply import Reply

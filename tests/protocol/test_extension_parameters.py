@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gsmtp.protocol.envelope import Session
-from gsmtp.protocol.extensions import Extension, ExtensionSet, ParameterError
 from gsmtp.protocol.parameters import ByMode, DeliverBy, Notify, OriginalRecipient, Ret, decode_unitext, decode_xtext
 from gsmtp.protocol.server import events
+from gsmtp.protocol.server.extensions import Extension, ExtensionSet, ParameterError
 from gsmtp.protocol.server.options import Options
 from gsmtp.protocol.server.session import ServerSession
 

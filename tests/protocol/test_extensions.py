@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gsmtp.protocol.envelope import Session
-from gsmtp.protocol.extensions import EXTENSIONS, Extension, ExtensionSet, ParameterError
+from gsmtp.protocol.server.extensions import EXTENSIONS, Extension, ExtensionSet, ParameterError
 from gsmtp.protocol.server.options import Options
 
 CLIENT = Session("S1")

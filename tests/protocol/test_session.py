@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from gsmtp.protocol.envelope import Session
-from gsmtp.protocol.extensions import ExtensionSet
 from gsmtp.protocol.server import events
+from gsmtp.protocol.server.extensions import ExtensionSet
 from gsmtp.protocol.server.options import Options
 from gsmtp.protocol.server.session import ServerSession, State
 from gsmtp.reply import Reply

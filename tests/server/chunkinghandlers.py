@@ -8,8 +8,8 @@ from typing import Any
 
 from gsmtp.handler import Handler, Stream
 from gsmtp.protocol.envelope import Envelope, Session
-from gsmtp.protocol.extensions import Extension
 from gsmtp.protocol.parameters import ParameterError
+from gsmtp.protocol.server.extensions import Extension
 from gsmtp.protocol.server.options import Options
 
 

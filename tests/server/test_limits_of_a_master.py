@@ -36,7 +36,7 @@ def server(tmp_path_factory):
 
 
 def test_workers_of_a_master_share_their_limits(server):
-    assert server.plan.slots == SLOTS
+    assert server.plan.size == SLOTS
     clients = [server.connect() for _ in range(8)]
     one = next(client for client in clients if client.slot == 0)
     two = next(client for client in clients if client.slot == 1)

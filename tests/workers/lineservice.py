@@ -43,6 +43,7 @@ class Service:
             self.say(sock, f"hello {self.worker.slot} {os.getpid()}")
             if self.worker.counters:
                 self.worker.counters[0] += 1
+                self.worker.counters[1] += 1
             with sock.makefile("rb") as lines:
                 for line in lines:
                     answer = self.answer(line.decode().strip(), sock)
@@ -53,6 +54,8 @@ class Service:
             pass
         finally:
             self.sessions.discard(me)
+            if self.worker.counters:
+                self.worker.counters[1] -= 1
             self.close(sock)
 
     def answer(self, command, sock):

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import psutil
-from gsmtp_workers import Listener, Plan
+from gsmtp_workers import Column, Kind, Listener, Plan, Role
 
 HERE = Path(__file__).parent
 PATIENCE = 20.0
@@ -28,12 +28,15 @@ def wait_for(condition, patience=PATIENCE):
         time.sleep(0.01)
 
 
-def plan(factory="lineservice:make", argument=None, listeners=None, **options):
-    """A plan with two workers on a free port of 127.0.0.1."""
+COUNTERS = (Column("greeted", Kind.COUNTER, "clients greeted"), Column("open", Kind.GAUGE, "clients at present"))
+
+
+def plan(factory="lineservice:make", argument=None, listeners=None, workers=2, roles=(), **options):
+    """A plan with two workers on a free port of 127.0.0.1, and further roles."""
     if listeners is None:
         listeners = (Listener("line", "127.0.0.1", farewell=FAREWELL, busy=BUSY),)
-    options = {"workers": 2, "chdir": str(HERE), "counters": ("greeted",), **options}
-    return Plan(factory, argument or {}, listeners, **options)
+    options = {"chdir": str(HERE), "counters": COUNTERS, **options}
+    return Plan((Role(factory, argument or {}, listeners, workers), *roles), **options)
 
 
 class Client:
@@ -94,16 +97,16 @@ class Running:
         return self.addresses[0]
 
     def until_ready(self, workers=None):
-        """Wait for the first worker, and then for as many as the plan wants."""
+        """Wait for the first worker of each role, and then for as many as the plan wants."""
         line = self.process.stdout.readline()
         assert line, self.log
         self.addresses = json.loads(line)
-        wanted = self.plan.workers if workers is None else workers
+        wanted = sum(role.processes for role in self.plan.roles) if workers is None else workers
         wait_for(lambda: self.log.count(" ready after") >= wanted)
         return self
 
     def settled(self):
-        """`until_ready`, and every worker's gate has seen every other worker."""
+        """`until_ready`, and every worker has seen every other worker's heartbeat."""
         self.until_ready()
         time.sleep(1.2 * self.plan.heartbeat)
         return self

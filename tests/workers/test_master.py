@@ -11,9 +11,10 @@ import time
 
 import psutil
 import pytest
-from gsmtp_workers import Listener, Plan, PlanError
-from gsmtp_workers.child import resolve_identity
-from gsmtp_workers.master import Seat, run
+from gsmtp_workers import Listener, Plan, PlanError, Role
+from gsmtp_workers.identity import resolve_identity
+from gsmtp_workers.master import run
+from gsmtp_workers.pool import Backoff
 from running import FAREWELL, HERE, PATIENCE, Client, alive, plan, stop, wait_for
 
 
@@ -124,7 +125,7 @@ def test_a_port_in_use(start):
 
 def test_plans_that_cannot_be_followed():
     with pytest.raises(PlanError, match="no listeners"):
-        run(Plan("a:b"))
+        run(Plan((Role("a:b"),)))
     with pytest.raises(PlanError, match="no user 'no such user'"):
         resolve_identity(plan(user="no such user"))
     with pytest.raises(PlanError, match="no group 'no such group'"):
@@ -179,8 +180,8 @@ def test_a_killed_worker_comes_back_and_nobody_is_refused(start):
     assert re.search(rf"worker 0 \(pid {victim}\) died: SIGKILL, after .* s; next one in 0.5 s", server.log)
 
 
-def test_a_worker_past_its_youth_is_replaced_at_once(start):
-    server = start(plan(workers=1, young=0.0)).until_ready()
+def test_a_worker_that_lived_long_enough_is_replaced_at_once(start):
+    server = start(plan(workers=1, min_lifetime=0.0)).until_ready()
     os.kill(server.pids()[0], signal.SIGKILL)
     wait_for(lambda: server.log.count(" ready after") == 2)
     assert "died: SIGKILL" in server.log
@@ -199,9 +200,9 @@ def test_failures_wait_longer_and_longer(start, tmp_path):
 
 
 def test_back_off_numbers():
-    seat = Seat()
-    assert [seat.failed(plan(), 0.0) for _ in range(9)] == [0.5, 1, 2, 4, 8, 16, 32, 60, 60]
-    assert seat.retry_at == 60.0
+    backoff = Backoff()
+    assert [backoff.fail(plan(), 0.0) for _ in range(9)] == [0.5, 1, 2, 4, 8, 16, 32, 60, 60]
+    assert backoff.retry_at == 60.0
 
 
 def test_ttin_and_ttou(start):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import gsmtp_workers
 import pytest
-from gsmtp_workers import BindError, BootError, Listener, Plan, PlanError
+from gsmtp_workers import BindError, BootError, Listener, Plan, PlanError, Role
 from gsmtp_workers.plan import usable_cores
 from running import plan
 
@@ -20,9 +20,29 @@ def test_json_gives_an_equal_plan():
             Listener("b", path="/run/b", mode=0o600),
         ),
         user="mail",
-        gate_limit=0.0,
+        accept_delay_limit=0.0,
+        roles=(Role("queue:run", [1], name="queue", processes=1),),
     )
     assert Plan.from_json(before.to_json()) == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"roles": ()},
+        {"roles": (Role("module:callable"), Role("module:other"))},
+        {"max_sessions": 0},
+        {"shared_memory": -1},
+        {"heartbeat": 0.0},
+        {"drain_timeout": -1.0},
+        {"drain_timeout": float("nan")},
+        {"chdir": "/does/not/exist"},
+    ],
+)
+def test_impossible_plans(options):
+    with pytest.raises(PlanError) as caught:
+        Plan(**{"roles": (Role("module:callable"),), **options})
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -32,20 +52,21 @@ def test_json_gives_an_equal_plan():
         {"factory": "module:"},
         {"factory": "module:a b"},
         {"factory": "a/b:c"},
-        {"workers": 0},
-        {"max_sessions": 0},
-        {"shared_memory": -1},
-        {"heartbeat": 0.0},
-        {"drain_timeout": -1.0},
-        {"drain_timeout": float("nan")},
-        {"chdir": "/does/not/exist"},
+        {"processes": 0},
         {"argument": object()},
     ],
 )
-def test_impossible_plans(options):
+def test_impossible_roles(options):
     with pytest.raises(PlanError) as caught:
-        Plan(**{"factory": "module:callable", **options})
+        Role(**{"factory": "module:callable", **options})
     assert "\n" not in str(caught.value)
+
+
+def test_roles_have_slots_of_their_own():
+    made = plan(workers=3, roles=(Role("queue:run", name="queue", processes=1),))
+    workers, queue = (made.slots(role) for role in made.roles)
+    assert (workers, queue) == (range(67), range(67, 132))
+    assert made.size == 132
 
 
 def test_impossible_listeners():
@@ -56,7 +77,7 @@ def test_impossible_listeners():
 
 
 def test_workers_default_to_the_usable_cores():
-    assert Plan("module:callable").workers == usable_cores() >= 1
+    assert Role("module:callable").processes == usable_cores() >= 1
 
 
 def test_errors_are_one_line():
@@ -76,15 +97,15 @@ def test_the_package_is_light():
 
 
 def test_the_worker_patches_first():
-    statements = ast.parse((PACKAGE / "__main__.py").read_text()).body[1:]
-    assert [ast.unparse(statement) for statement in statements[:2]] == [
-        "from gevent import monkey",
-        "monkey.patch_all()",
-    ]
+    before, patch, after = (PACKAGE / "__main__.py").read_text().partition("monkey.patch_all()\n")
+    assert patch
+    imported = [name for node in ast.parse(before).body for name in _imported(node)]
+    assert imported == ["json", "os", "sys", "gevent"]
+    assert "gsmtp_workers.main" in [name for node in ast.parse(after).body for name in _imported(node)]
 
 
-def _imports(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+def _imported(tree):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -93,5 +114,5 @@ def _imports(path):
 
 
 def test_the_package_stands_alone():
-    ours = {name.split(".")[0] for path in PACKAGE.glob("*.py") for name in _imports(path)}
-    assert ours - set(sys.stdlib_module_names) == {"gevent", "gsmtp_workers"}
+    ours = {name.split(".")[0] for path in PACKAGE.glob("*.py") for name in _imported(ast.parse(path.read_text()))}
+    assert ours - set(sys.stdlib_module_names) == {"gevent", "gsmtp_workers", "setproctitle"}

@@ -5,7 +5,7 @@ import sys
 import threading
 
 import pytest
-from gsmtp_workers import BindError, Listener
+from gsmtp_workers import BindError, Listener, sockets
 from gsmtp_workers.sockets import bind_all, close_all, drop_newcomers
 from running import FAREWELL
 
@@ -19,6 +19,7 @@ def _has_ipv6():
     return True
 
 
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux can drop a SYN")
 needs_ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="no IPv6 here")
 
 
@@ -185,23 +186,80 @@ def test_who_waits_in_the_backlog_gets_a_farewell(bind, tmp_path, unix):
     assert not closing.is_alive(), "it should not wait for clients that have closed"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="socket filters are Linux's")
-def test_newcomers_are_dropped_and_those_who_wait_are_kept(bind):
-    [item] = bind(Listener("a", "127.0.0.1"))
-    with connect(port(item)) as early, socket.socket() as late:
-        drop_newcomers(item.socket)
+def _without_rights(monkeypatch):
+    """Refuse filters, as some systems do for a process without rights."""
+    monkeypatch.setattr(sockets, "_attach_filter", lambda sock: False)
+
+
+HOSTS = [
+    ("127.0.0.1", "127.0.0.1"),
+    ("0.0.0.0", "127.0.0.1"),
+    pytest.param("::1", "::1", marks=needs_ipv6),
+    pytest.param("::", "::1", marks=needs_ipv6),
+    pytest.param("::", "127.0.0.1", marks=needs_ipv6),
+]
+
+
+@needs_linux
+@pytest.mark.parametrize("rights", [True, False])
+@pytest.mark.parametrize(("host", "client"), HOSTS)
+def test_newcomers_are_dropped_and_those_who_wait_are_kept(bind, monkeypatch, host, client, rights):
+    if not rights:
+        _without_rights(monkeypatch)
+    [item] = bind(Listener("a", host))
+    with connect(port(item), client) as early, socket.socket(early.family) as late:
+        assert drop_newcomers(item.socket)
         late.settimeout(0.3)
         with pytest.raises(TimeoutError):
-            late.connect(item.socket.getsockname())
+            late.connect((client, port(item)))
         accepted, address = item.socket.accept()
         with accepted:
-            assert address == early.getsockname()
+            assert address[1] == early.getsockname()[1]
+            early.sendall(b"x")
+            accepted.settimeout(5)
+            assert accepted.recv(10) == b"x"
         with pytest.raises(BlockingIOError):
             item.socket.accept()
 
 
-def test_nobody_is_reset_while_listeners_close(bind):
+@needs_linux
+@pytest.mark.parametrize("rights", [True, False])
+@pytest.mark.parametrize(("host", "client"), HOSTS)
+def test_a_handshake_under_way_ends_with_a_farewell(bind, monkeypatch, host, client, rights):
+    if not rights:
+        _without_rights(monkeypatch)
+    [item] = bind(Listener("a", host, farewell=FAREWELL))
+    # The kernel puts the end of a handshake off until data comes.
+    item.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 30)
+    with connect(port(item), client) as early:
+        assert drop_newcomers(item.socket)
+        with pytest.raises(BlockingIOError):
+            item.socket.accept()
+        early.sendall(b"x")
+        closing = threading.Thread(target=close_all, args=([item], 60.0))
+        closing.start()
+        assert early.recv(100) == FAREWELL
+        early.sendall(b"one more\r\n")
+        assert early.recv(100) == b""
+    closing.join(30)
+    assert not closing.is_alive(), "what the client sent did not arrive"
+
+
+def test_it_is_said_when_newcomers_cannot_be_dropped(bind, monkeypatch, caplog, tmp_path):
+    _without_rights(monkeypatch)
+    monkeypatch.setattr(sockets, "_set_least_ttl", lambda sock, least: False)
+    items = bind(Listener("a", "127.0.0.1"), Listener("b", path=str(tmp_path / "b")), Listener("c", "127.0.0.1"))
+    close_all(items, 0.0)
+    [record] = [record for record in caplog.records if "may be reset" in record.message]
+    assert record.levelname == "WARNING"
+    assert record.message.endswith(f": {items[0].address}, {items[2].address}")
+
+
+@pytest.mark.parametrize("rights", [True, False])
+def test_nobody_is_reset_while_listeners_close(bind, monkeypatch, rights):
     """Clients that connect all the time see a farewell or are refused."""
+    if not rights:
+        _without_rights(monkeypatch)
     for _ in range(3):
         [item] = bind(Listener("a", "127.0.0.1", farewell=FAREWELL))
         address = item.socket.getsockname()

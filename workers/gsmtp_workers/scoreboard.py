@@ -1,33 +1,71 @@
 """The scoreboard: one shared memory file in which every worker keeps a row of numbers about itself.
 
-Promises: reading costs no system call and never waits; a row is written by its worker alone while that
-lives, and is cleared by the master when it has been reaped, its totals going to the row of the retired so
-that sums never fall. All cells are 8-byte floats: aligned stores of that size are not torn on the machines
-we run on, and counts are exact up to 2**53. Must not know: sockets, signals, gevent. Weak: cells of one row
-are not read at one instant, so sums may differ by what is being done now.
+Promises: reading costs no system call and never waits. While a worker lives, it alone writes its row. When the master
+has reaped the worker it clears the row and adds the counters to the row of the retired, so a counter's sum never
+falls; gauges end with their worker. The file starts with a header that describes it, so whoever can open the file can
+read it (`Scoreboard.open`); on Linux that is /proc/PID/fd/N of the master or of a worker. Must not know: sockets,
+signals, gevent. Weak: the cells of a row are not read at one instant, so sums may be off by what is being done now.
 
-Layout, in cells: [master's row][row of the retired][row 0][row 1]...
+Layout, all numbers in the machine's own byte order:
+
+    offset  size  content
+    0       8     magic: b"gsmtp-sb"
+    8       4     version of the layout: 1
+    12      4     slots: the number of rows for workers
+    16      4     width: cells in a row
+    20      4     start: the offset of the first row, a multiple of 64
+    24      4     length of the description
+    28            description: JSON, {"server": [column...], "columns": [column...]}; a column has name, kind and help
+    start         rows of `width` cells of 8 octets (double): the server's, the retired workers', slot 0, slot 1 ...
+
+The server's row has the columns under "server"; all other rows have those under "columns". The unused cells at a row's
+end are zero. All cells are doubles: aligned stores of 8 octets are not torn on the machines we run on.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import mmap
 import os
+import struct
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from enum import IntEnum
 from operator import itemgetter
 from typing import Any
 
+from gsmtp_workers.columns import Column, Kind
+
+# The cells of a row by index. The service's own columns follow from COUNTERS on.
 PID, STATE, GENERATION, STARTED, BEAT, LAG, SESSIONS, SCORE, ACCEPTED, RSS, COUNTERS = range(11)
-# Cells in a cache line of 64 bytes: rows begin on their own, so that writers do not disturb each other.
+
+WORKER_COLUMNS = (
+    Column("pid", Kind.GAUGE, "process id"),
+    Column("state", Kind.GAUGE, "0 free, 1 booting, 2 ready, 3 draining, 4 stopping"),
+    Column("generation", Kind.GAUGE, "which load of the settings and the code the worker runs"),
+    Column("started", Kind.GAUGE, "start of the worker, seconds of the system's monotonic clock"),
+    Column("beat", Kind.GAUGE, "last heartbeat, seconds of the system's monotonic clock"),
+    Column("lag", Kind.GAUGE, "seconds by which the last heartbeat was late"),
+    Column("sessions", Kind.GAUGE, "open connections"),
+    Column("score", Kind.GAUGE, "open connections, infinite unless the worker is ready"),
+    Column("accepted", Kind.COUNTER, "connections accepted"),
+    Column("rss", Kind.GAUGE, "resident memory in octets"),
+)
+SERVER_COLUMNS = (Column("stopping", Kind.GAUGE, "1 when the whole server ends"),)
+
+_MAGIC = b"gsmtp-sb"
+_VERSION = 1
+_HEADER = struct.Struct("=8s5I")
+_CELL = 8
+# Cells in a cache line of 64 octets: rows begin on their own, so that writers do not disturb each other.
 _LINE = 8
 _STOPPING = 0
 
 
-class State(IntEnum):
-    """What a worker is at."""
+class WorkerState(IntEnum):
+    """What a worker does. FREE: the slot has no worker."""
 
     FREE = 0
     BOOTING = 1
@@ -38,13 +76,15 @@ class State(IntEnum):
 
 @dataclass(frozen=True)
 class Slot:
-    """One worker as it last described itself. `beat` and `started` are on the clock of time.monotonic(),
-    `lag` is how
-    late (seconds) the last beat was, `rss` is bytes, `counters` are the service's own columns."""
+    """One row, read: a worker as it last described itself.
+
+    `started` and `beat` are on the clock of time.monotonic(); `lag` is the seconds by which the last beat was late;
+    `rss` is in octets; `counters` are the service's own columns, counters and gauges.
+    """
 
     slot: int
     pid: int
-    state: State
+    state: WorkerState
     generation: int
     started: float
     beat: float
@@ -56,7 +96,7 @@ class Slot:
 
 
 def anonymous_file(name: str) -> int:
-    """A descriptor of a new file in memory (or of an unlinked one where the system has no memfd)."""
+    """Return the descriptor of a new file in memory (an unlinked one where the system has no memfd). Raises OSError."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create(name)
     with tempfile.TemporaryFile() as file:
@@ -64,7 +104,7 @@ def anonymous_file(name: str) -> int:
 
 
 def shared_file(size: int) -> int:
-    """A descriptor of a new file in memory, `size` octets of zero; -1 for none of them."""
+    """Return the descriptor of a new file in memory with `size` octets of zero; -1 when `size` is 0. Raises OSError."""
     if not size:
         return -1
     fd = anonymous_file("shared")
@@ -73,34 +113,66 @@ def shared_file(size: int) -> int:
 
 
 class Scoreboard:
-    """The shared rows. The master makes it with `create`, a worker opens the inherited descriptor."""
+    """The shared rows. The master makes them with `create`; workers and readers from outside call `open`.
 
-    def __init__(self, fd: int, slots: int, counters: tuple[str, ...]) -> None:
-        self.fd = fd
-        self.slots = slots
-        self.counters = counters
-        self._width = -(-(COUNTERS + len(counters)) // _LINE) * _LINE
-        self._cells = memoryview(mmap.mmap(fd, 8 * self._width * (slots + 2))).cast("d")
+    slots    the number of rows for workers.
+    columns  the columns of a worker's row: WORKER_COLUMNS, then the service's own.
+    """
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        """Use a mapped scoreboard. Raises ValueError when the memory is not one of this version."""
+        if memory[: len(_MAGIC)] != _MAGIC or len(memory) < _HEADER.size:
+            raise ValueError("not a scoreboard")
+        _, version, self.slots, self._width, start, length = _HEADER.unpack_from(memory)
+        if version != _VERSION:
+            raise ValueError(f"a scoreboard of version {version}, not {_VERSION}")
+        description = json.loads(memory[_HEADER.size : _HEADER.size + length])
+        self.columns = tuple(Column(each["name"], Kind(each["kind"]), each["help"]) for each in description["columns"])
+        end = start + _CELL * self._width * (self.slots + 2)
+        self._cells = memoryview(memory)[start:end].cast("d")
+        self._counters = [at for at, column in enumerate(self.columns) if column.kind is Kind.COUNTER]
 
     @classmethod
-    def create(cls, slots: int, counters: tuple[str, ...]) -> Scoreboard:
-        """A new, empty board on a new file."""
+    def create(cls, slots: int, counters: Sequence[Column]) -> tuple[Scoreboard, int]:
+        """Make a new, empty scoreboard on a new file; return it and the file's descriptor. Raises OSError.
+
+        counters  the service's own columns.
+        """
+        columns = (*WORKER_COLUMNS, *counters)
+        text = json.dumps({"server": SERVER_COLUMNS, "columns": columns}, default=asdict).encode()
+        width = -(-len(columns) // _LINE) * _LINE
+        line = _LINE * _CELL
+        start = -(-(_HEADER.size + len(text)) // line) * line
         fd = anonymous_file("scoreboard")
-        width = -(-(COUNTERS + len(counters)) // _LINE) * _LINE
-        os.ftruncate(fd, 8 * width * (slots + 2))
-        board = cls(fd, slots, counters)
+        os.ftruncate(fd, start + _CELL * width * (slots + 2))
+        os.pwrite(fd, _HEADER.pack(_MAGIC, _VERSION, slots, width, start, len(text)) + text, 0)
+        board = cls.open(fd)
         for slot in range(slots):
             board.row(slot)[SCORE] = math.inf
-        return board
+        return board, fd
+
+    @classmethod
+    def open(cls, file: int | str | os.PathLike[str]) -> Scoreboard:
+        """Open an existing scoreboard: by a descriptor, to read and write it, or by a path, only to read it.
+
+        A descriptor stays the caller's. Raises OSError, and ValueError when the file is not a scoreboard.
+        """
+        if isinstance(file, int):
+            return cls(mmap.mmap(file, 0))
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return cls(mmap.mmap(fd, 0, access=mmap.ACCESS_READ))
+        finally:
+            os.close(fd)
 
     def row(self, slot: int) -> memoryview[float]:
-        """The cells of a worker; the index is one of PID ... COUNTERS, the service's own follow."""
+        """Return the cells of a slot: PID to RSS by index, the service's own from COUNTERS on."""
         start = (slot + 2) * self._width
         return self._cells[start : start + self._width]
 
     @property
     def stopping(self) -> bool:
-        """Whether the whole server ends (written by the master), not only one worker."""
+        """Whether the whole server ends, and not only one worker. The master sets it."""
         return bool(self._cells[_STOPPING])
 
     @stopping.setter
@@ -108,16 +180,16 @@ class Scoreboard:
         self._cells[_STOPPING] = value
 
     def read(self) -> list[Slot]:
-        """All workers that there are, by slot."""
-        return [slot for number in range(self.slots) if (slot := self.slot(number)).state is not State.FREE]
+        """Return the rows of all workers that exist, in the order of their slots."""
+        return [slot for number in range(self.slots) if (slot := self.slot(number)).state is not WorkerState.FREE]
 
     def slot(self, number: int) -> Slot:
-        """One row, whether a worker has it or not."""
+        """Return one row, whether a worker has the slot or not."""
         row = self.row(number)
         return Slot(
             slot=number,
             pid=int(row[PID]),
-            state=State(int(row[STATE])),
+            state=WorkerState(int(row[STATE])),
             generation=int(row[GENERATION]),
             started=row[STARTED],
             beat=row[BEAT],
@@ -125,30 +197,36 @@ class Scoreboard:
             sessions=int(row[SESSIONS]),
             accepted=int(row[ACCEPTED]),
             rss=int(row[RSS]),
-            counters={name: row[COUNTERS + at] for at, name in enumerate(self.counters)},
+            counters={column.name: row[at] for at, column in enumerate(self.columns) if at >= COUNTERS},
         )
 
     def totals(self) -> dict[str, float]:
-        """ "accepted" and the service's counters, summed over all workers that ever ran."""
+        """Return the sums of "accepted" and of the service's own columns.
+
+        A counter is summed over all workers that ever ran, a gauge over those that run now.
+        """
         rows = [self._retired(), *(self.row(number) for number in range(self.slots))]
-        sums = {name: sum(row[COUNTERS + at] for row in rows) for at, name in enumerate(self.counters)}
-        return {"accepted": sum(row[ACCEPTED] for row in rows), **sums}
+        wanted = (ACCEPTED, *range(COUNTERS, len(self.columns)))
+        return {self.columns[at].name: sum(row[at] for row in rows) for at in wanted}
 
     def retire(self, number: int) -> None:
-        """Clear the row of a worker that is dead, keeping its totals. For the master alone."""
+        """Clear the row of a worker that is dead and keep its counters, not its gauges. For the master alone."""
         row, retired = self.row(number), self._retired()
-        for at in (ACCEPTED, *range(COUNTERS, COUNTERS + len(self.counters))):
+        for at in self._counters:
             retired[at] += row[at]
         for at in range(len(row)):
             row[at] = 0.0
         row[SCORE] = math.inf
 
-    def scores(self, but: int, now: float, stale_after: float) -> Scores | None:
-        """A reader of the scores of all READY workers but one whose beat is fresh; None if there is none."""
+    def scores(self, slots: Iterable[int], now: float, stale_after: float) -> Scores | None:
+        """Return a reader of the scores of those `slots` whose worker is READY and whose beat is fresh.
+
+        None when there is no such worker. now: time.monotonic(); stale_after: the age of a beat that is not fresh.
+        """
         cells = [
             (number + 2) * self._width + SCORE
-            for number in range(self.slots)
-            if number != but and (row := self.row(number))[STATE] == State.READY and now - row[BEAT] < stale_after
+            for number in slots
+            if (row := self.row(number))[STATE] == WorkerState.READY and now - row[BEAT] < stale_after
         ]
         return Scores(self._cells, cells) if cells else None
 

@@ -30,7 +30,7 @@ from hashlib import blake2b
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from gsmtp_workers.scoreboard import STATE, State
+from gsmtp_workers.scoreboard import STATE, WorkerState
 
 if TYPE_CHECKING:
     from gsmtp_workers.worker import Worker
@@ -65,7 +65,7 @@ def _part(buckets: int) -> int:
 
 
 def table_of(worker: Worker, entries: int) -> SharedTable:
-    """The table in a worker's shared memory, for which the plan must have `table_size(plan.slots, entries)` octets.
+    """The table in a worker's shared memory, for which the plan must have `table_size(plan.size, entries)` octets.
 
     ValueError when it has not.
     """
@@ -75,7 +75,7 @@ def table_of(worker: Worker, entries: int) -> SharedTable:
 
     def serving() -> list[int]:
         # Before it is READY a worker has no sessions, but perhaps not yet cleared what its slot's last one held.
-        return [number for number in range(board.slots) if board.row(number)[STATE] >= State.READY]
+        return [number for number in range(board.slots) if board.row(number)[STATE] >= WorkerState.READY]
 
     return SharedTable(worker.shared, worker.slot, board.slots, entries, serving)
 

@@ -16,6 +16,7 @@ import selectors
 import socket
 import stat
 import struct
+import sys
 import time
 from collections.abc import Sequence
 
@@ -32,6 +33,9 @@ _DROP_SYN = (
     (0x06, 0, 0, 0),  # ret 0
     (0x06, 0, 0, 0x40000),  # ret all
 )
+# Linux: segments with a smaller TTL, or hop limit in IPv6, are dropped. The socket module has no names for them.
+_IP_MINTTL, _IPV6_MINHOPCOUNT = 21, 73
+_HIGHEST_TTL = 255
 
 
 class BoundListener:
@@ -91,20 +95,24 @@ def check_all(listeners: Sequence[Listener]) -> None:
 
 
 def close_all(bound: Sequence[BoundListener], linger: float) -> None:
-    """Accept what still waits, close the listeners, say farewell; takes `linger` seconds at most, in all.
+    """Accept what still waits, close the listeners, send the farewells; takes `linger` seconds at most, in all.
 
-    So that nobody is reset: first nobody new gets in (a unix socket's file is removed; a TCP listener drops
-    further SYNs, which the clients repeat and then see refused), then the backlog is emptied, then the
-    listener is closed. What cannot be closed is a handshake that is on its way just then, and, where the
-    system knows no socket filters, the microseconds between the last accept and the close.
+    No client is reset, because nobody new gets in first (a unix socket's file is removed, a TCP listener drops further
+    SYNs, which the clients repeat and then see refused), then the backlog is emptied, and only then the listener is
+    closed. A handshake whose last segment arrives after the last accept is still reset. Where `drop_newcomers` finds
+    no way, so is each client that connects between the last accept and the close; a warning says so.
     """
     open_sockets: list[socket.socket] = []
+    exposed: list[str] = []
     for item in bound:
         try:
             item.remove_file()
         except OSError as error:
             log.warning("cannot remove %s: %s", item.address, _reason(error))
-        drop_newcomers(item.socket)
+        if not drop_newcomers(item.socket):
+            exposed.append(item.address)
+    if exposed:
+        log.warning("clients that connect now may be reset, SYNs cannot be dropped here: %s", ", ".join(exposed))
     for item in bound:
         open_sockets.extend(_accept_rest(item))
         item.socket.close()
@@ -138,16 +146,38 @@ def discard(sock: socket.socket) -> bool:
     return False
 
 
-def drop_newcomers(sock: socket.socket) -> None:
-    """Let no further TCP connection begin on a listener; handshakes under way and the backlog go on."""
-    if sock.family == socket.AF_UNIX:
-        return
+def drop_newcomers(sock: socket.socket) -> bool:
+    """Let no further TCP connection begin on a listener; handshakes under way and the backlog go on.
+
+    A socket filter drops each SYN. Some systems refuse filters to a process without rights; there the listener asks
+    for a TTL (hop limit) of 255, which needs none. Linux compares it with the TTL of a SYN, but not with that of the
+    segment that completes a handshake. Only a host on the same link can send with a TTL of 255 here, and few do.
+
+    Returns False if the system knows neither way. A unix socket needs none: without its file nobody finds it.
+    """
+    return sock.family == socket.AF_UNIX or _attach_filter(sock) or _set_least_ttl(sock, _HIGHEST_TTL)
+
+
+def _attach_filter(sock: socket.socket) -> bool:
     program = array.array("Q", b"".join(struct.pack("HBBI", *step) for step in _DROP_SYN))
     where, _ = program.buffer_info()
     try:
         sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_DROP_SYN), where))
-    except OSError:  # not Linux
-        pass
+    except OSError:
+        return False
+    return True
+
+
+def _set_least_ttl(sock: socket.socket, least: int) -> bool:
+    if sys.platform != "linux":
+        return False
+    try:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_MINTTL, least)  # [::] serves IPv4, too
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MINHOPCOUNT, least)
+    except OSError:
+        return False
+    return True
 
 
 def _bind(listener: Listener, all_listeners: Sequence[Listener]) -> BoundListener:
@@ -275,6 +305,8 @@ def _accept_rest(item: BoundListener) -> list[socket.socket]:
         except OSError:  # nobody left, or no descriptor for them
             return accepted
         sock.setblocking(False)
+        if sock.family != socket.AF_UNIX:
+            _set_least_ttl(sock, 0)  # one whose handshake was under way has the listener's
         if say_farewell(sock, item.listener.farewell):
             accepted.append(sock)
         else:

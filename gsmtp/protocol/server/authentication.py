@@ -1,21 +1,32 @@
 """AUTH (RFC 4954): from the verb to 235, a refusal or the client's "*".
 
-A mechanism is a generator of `gsmtp.protocol.sasl`; here its challenges become 334, the client's lines its responses,
-its questions events, and its end a reply. Nothing of a response is ever logged or said.
+A mechanism is a generator of `gsmtp.protocol.sasl`. Here its challenges become replies of 334, the client's lines its
+responses, its questions events, and its end a reply. Nothing of a response is ever logged or said.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from gsmtp.protocol import sasl
 from gsmtp.protocol.envelope import Session
-from gsmtp.protocol.server import replies
+from gsmtp.protocol.framing import LineFault
+from gsmtp.protocol.server import replies, transitions
+from gsmtp.protocol.server.events import Authenticated, AuthFailed, AuthQuestion, Outcome
+from gsmtp.protocol.server.greeting import authorize
 from gsmtp.protocol.server.options import Options
+from gsmtp.protocol.server.transitions import move
+from gsmtp.reply import Reply
+
+if TYPE_CHECKING:
+    from gsmtp.protocol.server.session import ServerSession
+
+Step = sasl.Challenge | sasl.Question | sasl.Success | sasl.Failure
 
 
 def mechanisms(options: Options, session: Session) -> tuple[str, ...]:
-    """The mechanisms that this client may use now, strongest first."""
+    """Return the mechanisms that this client may use now, strongest first."""
     if options.auth == "never":
         return ()
     tls = session.tls
@@ -29,7 +40,7 @@ def mechanisms(options: Options, session: Session) -> tuple[str, ...]:
 
 
 class Authentication:
-    """One exchange. `mechanism` is its name; `respond` and `answer` bring it on and return what comes next."""
+    """One exchange. `mechanism` is its name; `answer` and `respond` bring it on and return its next step."""
 
     __slots__ = ("_exchange", "_refused", "mechanism")
 
@@ -47,14 +58,17 @@ class Authentication:
         self._exchange = sasl.MECHANISMS[mechanism].server(context, initial)
         self._refused = False
 
-    def answer(self, value: object = None) -> sasl.Challenge | sasl.Question | sasl.Success | sasl.Failure:
-        """Begin (None), or go on with the handler's answer or the client's octets."""
+    def answer(self, value: object = None) -> Step:
+        """Begin (None), or go on with the handler's answer or the client's octets.
+
+        Raises TypeError when the value is not of the kind that the mechanism has asked for.
+        """
         step = sasl.advance(self._exchange, value)
         if isinstance(step, sasl.Challenge):
             self._refused = step.refused
         return step
 
-    def respond(self, line: str) -> sasl.Challenge | sasl.Question | sasl.Success | sasl.Failure:
+    def respond(self, line: str) -> Step:
         """Go on with a line of the client: base64, or "*" to give up (RFC 4954 4)."""
         if line == "*":
             failure = sasl.Failure(replies.AUTH_CANCELLED, "cancelled by the client")
@@ -64,9 +78,102 @@ class Authentication:
             except ValueError:
                 failure = sasl.Failure(sasl.MALFORMED, "not base64")
         self._exchange.close()
-        # Whoever was refused and then cancels has tried all the same.
+        # A client that was refused and then cancels has made an attempt all the same.
         return sasl.Failure(sasl.BAD_CREDENTIALS, failure.why) if self._refused else failure
 
     def close(self) -> None:
-        """Give it up."""
+        """Give the exchange up."""
         self._exchange.close()
+
+
+def auth(smtp: ServerSession, verb: str, argument: str) -> Outcome:
+    """AUTH: begin an exchange."""
+    options, session = smtp.options, smtp.session
+    if options.auth == "never" or "AUTH" in options.hide:
+        return smtp.unknown(verb, argument)
+    name, _, initial = argument.partition(" ")
+    # Beyond ASCII there are letters whose upper case is S or I.
+    mechanism = sasl.MECHANISMS.get(name.upper()) if name.isascii() else None
+    offered = mechanisms(options, session)
+    if session.user is not None:
+        return replies.AUTHENTICATED_ALREADY
+    if not session.esmtp:
+        return replies.HELLO_FIRST
+    if not name:
+        return replies.AUTH_SYNTAX
+    if mechanism is None or mechanism.name not in offered:
+        in_clear = session.tls is None and mechanism is not None and not offered and options.auth_hooks
+        return replies.AUTH_NEEDS_TLS if in_clear else replies.NO_SUCH_MECHANISM
+    try:
+        first = sasl.decode_initial(initial.strip(" ")) if initial else None
+    except ValueError:
+        return sasl.MALFORMED
+    smtp.auth = exchange = Authentication(mechanism.name, options, session, first)
+    _take_step(smtp, exchange, exchange.answer())
+    return None
+
+
+def read_response(smtp: ServerSession) -> bool:
+    """Read a line of the exchange; return whether one has come."""
+    line = smtp.lines.line()
+    if line is None:
+        return False
+    exchange = smtp.auth
+    assert exchange is not None
+    step: Step
+    if isinstance(line, LineFault):
+        exchange.close()
+        step = sasl.Failure(replies.AUTH_LINE_FAULTS[line], line.value)
+    else:
+        step = exchange.respond(line.decode("ascii", "replace").rstrip(" \t"))
+    _take_step(smtp, exchange, step)
+    return True
+
+
+def answer_question(smtp: ServerSession, exchange: Authentication, value: object, refusal: Reply | None) -> None:
+    """Go on with the handler's answer. Raises TypeError as `Authentication.answer` does; the question waits on then."""
+    if refusal is None:
+        step = exchange.answer(value)
+        smtp.pending = None
+        _take_step(smtp, exchange, step)
+    else:
+        smtp.pending = None
+        exchange.close()
+        _fail(smtp, exchange, refusal, "refused by the handler")
+
+
+def _take_step(smtp: ServerSession, exchange: Authentication, step: Step) -> None:
+    if isinstance(step, sasl.Challenge):
+        smtp.say(Reply(334, "", sasl.encode(step.data)))
+        move(smtp, transitions.CHALLENGED)
+        # RFC 4954 4: a line of the exchange may be that long, whatever commands may.
+        smtp.lines.limit = max(smtp.options.max_line_length, sasl.MAX_LINE + 2)
+    elif isinstance(step, sasl.Success):
+        _leave(smtp)
+        smtp.session.user = step.user
+        smtp.say(replies.AUTHENTICATED)
+        smtp.queue.append(Authenticated(step.user, exchange.mechanism))
+        authorize(smtp)
+    elif isinstance(step, sasl.Failure):
+        _fail(smtp, exchange, step.reply, step.why)
+    else:
+        smtp.ask(AuthQuestion(step, exchange.mechanism), replies.OK)
+
+
+def _leave(smtp: ServerSession) -> None:
+    smtp.auth = None
+    smtp.lines.limit = smtp.options.max_line_length
+
+
+def _fail(smtp: ServerSession, exchange: Authentication, reply: Reply, why: str) -> None:
+    _leave(smtp)
+    smtp.auth_failures += 1
+    smtp.errors += reply.code >= 500
+    if reply.code != 421 and 0 < smtp.options.max_auth_failures <= smtp.auth_failures:
+        reply = replies.TOO_MANY_AUTH_FAILURES
+    smtp.queue.append(AuthFailed(exchange.mechanism, why, reply))
+    smtp.say(reply)
+    if reply.code == 421:
+        move(smtp, transitions.CLOSING)
+    else:
+        authorize(smtp)

@@ -138,3 +138,6 @@ class Refused:
 Decision = Connected | Helo | Mail | Rcpt | Content | Vrfy | UnknownCommand | StartTls
 Notice = ClientChanged | Authenticated | AuthFailed | ContentRefused | Reset | Refused
 Event = Decision | AuthQuestion | Notice | Signal
+# What a verb returns: a reply to be said (a refusal when its code is 400 or more), an event to be decided with its
+# default reply, or None when the verb has done all itself.
+Outcome = Reply | tuple[Decision, Reply] | None

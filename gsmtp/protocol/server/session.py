@@ -1,98 +1,217 @@
-"""The server's side of an SMTP session (RFC 5321 4.1.4), without I/O and without a clock.
+"""The receiving end of an SMTP or LMTP session (RFC 5321 4.1.4), without I/O and without a clock.
 
 Give it octets with `receive`, ask it with `next_event` what is to be done, send what `data_to_send` returns. Where
-someone must decide, it hands out an event and reads no further until `answer`; so pipelining (RFC 2920) needs no code
-of its own, and replies stand in the order of the commands. Only an accepting reply moves the state.
-Notices (`Reset`, `Refused`, `ContentRefused`) want no answer.
+a decision is needed it returns an event and reads no further until `answer`. So pipelining (RFC 2920) needs no code of
+its own, and replies keep the order of the commands. Only an accepting reply moves the state on. Notices want no answer.
 
-What a verb does depends on the state alone, by the table at the end of this file. The verbs themselves stand in
-opening.py, transaction.py and chunking.py, each a class on top of the one before; engine.py is below them all.
+A session has parts: the transaction (transaction.py), the chunks of BDAT (chunking.py) and the AUTH exchange
+(authentication.py). Each is there or is None, and a reset drops it. What a verb does depends on the state alone, by the
+table in commands.py. A verb is a function that takes the session, the verb and its argument. It returns what is to be
+said or asked (`Outcome` in events.py); this file says it, counts the error and reports the refusal. The state is
+assigned by `transitions.move` alone.
 
-    state       means                                    leaves by
-    CONNECTED   the banner is not decided                banner
-    FRESH       nobody has said hello                    HELO, EHLO, LHLO
-    INSECURE    hello was said; TLS is required first    STARTTLS
-    ANONYMOUS   hello was said; AUTH is required first   AUTH
-    AUTH        a SASL exchange is under way             its end
-    READY       no transaction                           MAIL
-    MAIL        a reverse-path, no recipient             RCPT, RSET, EHLO
-    RCPT        one recipient or more                    DATA, BDAT, RSET, EHLO
-    CONTENT     354 was said, the content arrives        its end
-    CHUNK       the octets of a BDAT arrive              their end
-    CHUNKED     a BDAT was taken that was not the last   BDAT, RSET, EHLO
-    CLOSED      nothing more is read
-
-The transaction is `envelope`: it exists or it does not, and a reset drops it.
+The session must not know sockets, clocks, TLS or hooks. Weak: it trusts its driver to answer events in their order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from gsmtp.protocol import xclient
-from gsmtp.protocol.framing import LineFault
-from gsmtp.protocol.server import replies, states
-from gsmtp.protocol.server.chunking import Chunking
-from gsmtp.protocol.server.events import CLOSED, NEED_DATA, Connected, Event, Vrfy
+from gsmtp.protocol.envelope import Envelope, Session
+from gsmtp.protocol.framing import LineFault, LineReader
+from gsmtp.protocol.server import authentication, greeting, replies, states, transitions
+from gsmtp.protocol.server.authentication import Authentication
+from gsmtp.protocol.server.chunking import Chunks, bdat
+from gsmtp.protocol.server.commands import COMMANDS, DECIDED, READERS, VERBS
+from gsmtp.protocol.server.events import NEED_DATA, AuthQuestion, Decision, Event, Outcome, Refused, UnknownCommand
+from gsmtp.protocol.server.extensions import ExtensionSet, Offer
+from gsmtp.protocol.server.options import Options
 from gsmtp.protocol.server.states import State
+from gsmtp.protocol.server.transaction import Transaction
+from gsmtp.protocol.server.transitions import move
+from gsmtp.protocol.xclient import ClientAttributes
 from gsmtp.reply import Reply
 
+if TYPE_CHECKING:
+    from gsmtp.protocol.server.commands import Action
 
-class ServerSession(Chunking):
-    """See above, and `Engine` for the arguments."""
+__all__ = ["VERBS", "ServerSession", "State"]
+
+
+class ServerSession:
+    """One SMTP session.
+
+    `asks` names the commands that are decided outside: connect, helo, ehlo, mail, rcpt, vrfy, command. The others get
+    their default reply. Content is always handed out. `new_id` returns the id of an envelope.
+
+    For the driver: `state`, `session` (what hooks see), `envelope`, `quit` (whether the client has said QUIT) and
+    `unsent` (replies that `data_to_send` has not returned yet). The other attributes are for the verbs in this package.
+    """
+
+    # Defaults stand on the class: most sessions never touch most of them, and one is made for each connection.
+    state: State = states.CONNECTED
+    quit: bool = False
+    transaction: Transaction | None = None
+    chunks: Chunks | None = None
+    auth: Authentication | None = None
+    offer: Offer  # of the last HELO or EHLO
+    client: ClientAttributes | None = None  # what XCLIENT has said
+    errors: int = 0
+    idle: int = 0  # commands without mail
+    transactions: int = 0
+    auth_failures: int = 0
+    recipient_replies: Sequence[Reply] = ()
+    pending: tuple[Decision | AuthQuestion, Reply] | None = None
+
+    def __init__(
+        self,
+        options: Options,
+        extensions: ExtensionSet,
+        session: Session,
+        new_id: Callable[[], str],
+        asks: frozenset[str] = frozenset(),
+    ) -> None:
+        self.options = options
+        self.extensions = extensions
+        self.asks = asks
+        self.new_id = new_id
+        self.lines = LineReader(options.max_line_length, options.allow_bare_newlines != "reject")
+        # Take octets from the client.
+        self.receive = self.lines.feed
+        self.unsent: list[bytes] = []
+        self.queue: list[Event] = []
+        self.session = session
+        session.lmtp = options.lmtp
+
+    # For the driver
+
+    @property
+    def envelope(self) -> Envelope | None:
+        """The open transaction's envelope."""
+        return self.transaction.envelope if self.transaction is not None else None
+
+    @property
+    def unread(self) -> bool:
+        """Whether octets were received that no command has used."""
+        return self.lines.pending
+
+    def data_to_send(self) -> bytes:
+        """Return the octets for the client since the last call."""
+        out = self.unsent
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        return data
 
     def next_event(self) -> Event:
-        """What is to be done now. RuntimeError when the last decision was not answered."""
-        queue = self._queue
+        """Return what is to be done now. Raises RuntimeError when the last decision was not answered."""
+        queue = self.queue
         while not queue:
-            if self._pending is not None:
-                raise RuntimeError(f"{self._pending[0]!r} is not answered")
-            actions = _ACTIONS.get(self.state)
+            if self.pending is not None:
+                raise RuntimeError(f"{self.pending[0]!r} is not answered")
+            actions = COMMANDS.get(self.state)
             if actions is not None:
-                lines = self._lines
+                lines = self.lines
                 # Mostly one command has come and no more: that is seen without a call.
                 line = lines.line() if lines.at < len(lines.buffer) else None
                 if line is None:
                     return NEED_DATA
                 self._command(line, actions)
-            elif not self._go_on():
+            elif not READERS[self.state](self):
                 return NEED_DATA
         return queue.pop(0)
 
-    def _go_on(self) -> bool:
-        """Do what is to be done in a state that takes no commands; False when more octets are needed for it."""
-        state = self.state
-        if state is states.CONTENT:
-            return self._read_content()
-        if state is states.CHUNK:
-            return self._read_chunk()
-        if state is states.CONNECTED:
-            if "connect" in self._asks:
-                self._ask(Connected(), self._extensions.banner, self._connected)
-            else:
-                self._connected(None, self._extensions.banner)
-            return True
-        if state is states.AUTH:
-            line = self._lines.line()
-            if line is not None:
-                self._auth_response(line)
-            return line is not None
-        self._queue.append(CLOSED)
-        return True
+    def answer(
+        self, event: Decision, reply: Reply | None = None, *, close: bool = False, each: Sequence[Reply] = ()
+    ) -> Reply:
+        """Decide `event` by `reply`, or by its default reply when that is None. Return the reply that was said.
 
-    def _command(self, line: bytes | LineFault, actions: dict[str, _Action]) -> None:
-        if self._errors and 0 < self._options.max_errors <= self._errors:
-            self._refuse("", replies.TOO_MANY_ERRORS)
+        `close`, or a code of 421, ends the session. `each`: after an LMTP content, the replies for the recipients in
+        their order (RFC 2033 4.2), when they differ. Raises RuntimeError when it is not this event that waits.
+        """
+        pending = self.pending
+        decided = DECIDED.get(event.__class__)
+        if pending is None or pending[0] is not event or decided is None:
+            raise RuntimeError(f"{event!r} does not wait for an answer")
+        self.pending = None
+        said = reply or pending[1]
+        code = said.code
+        if code >= 500:
+            self.errors += 1
+        if each:
+            self.recipient_replies = each
+        decided(self, event, said)
+        if close or code == 421:
+            move(self, transitions.CLOSING)
+        return said
+
+    def answer_question(self, event: AuthQuestion, value: object, refusal: Reply | None = None) -> None:
+        """Answer an AUTH mechanism's question with `value`, or refuse with a reply.
+
+        Raises RuntimeError when it is not this question that waits. Raises TypeError when the value is not of the kind
+        that the question asks for; the question waits on, then.
+        """
+        pending = self.pending
+        if pending is None or pending[0] is not event or self.auth is None:
+            raise RuntimeError(f"{event!r} does not wait for an answer")
+        authentication.answer_question(self, self.auth, value, refusal)
+
+    def tls_started(self, tls: Any) -> None:
+        """Begin anew after the TLS handshake (RFC 3207 4.2). `tls` is what hooks see as `session.tls`."""
+        greeting.tls_started(self, tls)
+
+    def shut_down(self, reply: Reply | None) -> None:
+        """End the session from outside, with a last reply. A decision that waits is dropped, and so are all events."""
+        if self.state is not states.CLOSED:
+            if reply is not None:
+                self.say(reply)
+            self.pending = None
+            self.queue.clear()
+            move(self, transitions.CLOSING)
+
+    # For the verbs
+
+    def say(self, reply: Reply) -> None:
+        """Queue `reply` for the client."""
+        self.unsent.append(reply.wire or reply.encode())
+
+    def refuse(self, verb: str, reply: Reply) -> None:
+        """Say the protocol's own refusal of a command, count the error and report it; 421 ends the session."""
+        self.errors += reply.code >= 500
+        self.unsent.append(reply.wire or reply.encode())
+        self.queue.append(Refused(verb, reply))
+        if reply.code == 421:
+            move(self, transitions.CLOSING)
+
+    def ask(self, event: Decision | AuthQuestion, default: Reply) -> None:
+        """Hand out `event` and wait for its answer."""
+        self.pending = (event, default)
+        self.queue.append(event)
+
+    def idles(self) -> bool:
+        """Count a command that brings no mail. Return whether it is one too many."""
+        self.idle += 1
+        return 0 < self.options.max_idle_commands < self.idle
+
+    def unknown(self, verb: str, argument: str) -> Outcome:
+        """Return the outcome of a verb that this listener does not have."""
+        if self.idles():
+            return replies.TOO_MANY_COMMANDS
+        if "command" in self.asks:
+            return UnknownCommand(verb, argument), replies.UNKNOWN
+        return replies.UNKNOWN
+
+    def _command(self, line: bytes | LineFault, actions: dict[str, Action]) -> None:
+        if self.errors and 0 < self.options.max_errors <= self.errors:
+            self.refuse("", replies.TOO_MANY_ERRORS)
             return
         if isinstance(line, LineFault):
-            self._refuse("", replies.LINE_FAULTS[line])
-            self._lose_place(self._lines.verb)
+            self._unreadable(self.lines.verb, replies.LINE_FAULTS[line])
             return
         try:
             text = line.decode()
         except UnicodeDecodeError:
-            self._refuse("", replies.NOT_UTF8)
-            self._lose_place(line[:4])
+            self._unreadable(line[:4], replies.NOT_UTF8)
             return
         verb, _, argument = text.rstrip(" \t").partition(" ")
         action = actions.get(verb)
@@ -102,78 +221,32 @@ class ServerSession(Chunking):
                 verb = verb.upper()
             action = actions.get(verb)
         if action is None:
-            self._unknown(verb, argument)
+            if verb.startswith("BDAT\t"):
+                verb = "BDAT"
+                outcome = bdat(self, verb, "")
+            else:
+                outcome = self.unknown(verb, argument)
         elif isinstance(action, Reply):
-            self._refuse(verb, action)
+            outcome = action
         else:
-            action(self, verb, argument)
-
-    def _noop(self, verb: str, argument: str) -> None:
-        if not self._idles(verb):
-            self._say(replies.OK)
-
-    def _help(self, verb: str, argument: str) -> None:
-        if not self._idles(verb):
-            self._say(replies.HELP)
-
-    def _vrfy(self, verb: str, argument: str) -> None:
-        if self._idles(verb):
+            outcome = action(self, verb, argument)
+        if outcome is None:
             return
-        if not argument:
-            self._refuse(verb, Reply(501, "5.5.4", f"Syntax: {verb} address"))
-            return
-        default = replies.CANNOT_VERIFY if verb == "VRFY" else replies.NO_EXPN
-        if "vrfy" in self._asks:
-            self._ask(Vrfy(verb, argument), default, self._decided)
+        if not isinstance(outcome, Reply):
+            self.ask(*outcome)
+        elif outcome.code < 400:
+            self.unsent.append(outcome.wire or outcome.encode())
         else:
-            self._say(default)
+            self.refuse(verb, outcome)
 
-    def _quit(self, verb: str, argument: str) -> None:
-        if argument:
-            self._refuse(verb, replies.NO_ARGUMENT)
-            return
-        self._say(replies.BYE)
-        self.quit = True
-        self.state = states.CLOSED
+    def _unreadable(self, verb: bytes, reply: Reply) -> None:
+        """Refuse a line that begins with `verb` and cannot be read as a command."""
+        self.refuse("", reply)
+        if verb.upper() == b"BDAT":
+            self.lose_place()
 
-
-_Action = Callable[[ServerSession, str, str], None] | Reply
-
-_ALWAYS: dict[str, _Action] = {
-    "HELO": ServerSession._helo,
-    "LHLO": ServerSession._helo,
-    "EHLO": ServerSession._helo,
-    "RSET": ServerSession._rset,
-    "NOOP": ServerSession._noop,
-    "HELP": ServerSession._help,
-    "VRFY": ServerSession._vrfy,
-    "EXPN": ServerSession._vrfy,
-    "QUIT": ServerSession._quit,
-    "STARTTLS": ServerSession._starttls,
-    "BDAT": ServerSession._bdat,
-    "XCLIENT": ServerSession._xclient,
-    "XFORWARD": ServerSession._xforward,
-}
-VERBS = frozenset(("MAIL", "RCPT", "DATA", "AUTH", *_ALWAYS))
-_NO_TRANSACTION = ("MAIL", "RCPT", "DATA", "VRFY", "EXPN", "AUTH")
-_OPEN: dict[str, _Action] = {**_ALWAYS, "MAIL": replies.NESTED_MAIL, "AUTH": replies.NESTED_AUTH}
-_OPEN.update(dict.fromkeys(("XCLIENT", "XFORWARD"), xclient.IN_TRANSACTION))
-_ACTIONS: dict[State, dict[str, _Action]] = {
-    states.FRESH: {**_ALWAYS, **dict.fromkeys(("MAIL", "RCPT", "DATA", "AUTH"), replies.HELLO_FIRST)},
-    states.INSECURE: {**_ALWAYS, **dict.fromkeys(_NO_TRANSACTION, replies.TLS_REQUIRED)},
-    states.ANONYMOUS: {
-        **_ALWAYS,
-        **dict.fromkeys(_NO_TRANSACTION, replies.AUTH_REQUIRED),
-        "AUTH": ServerSession._auth_command,
-    },
-    states.READY: {
-        **_ALWAYS,
-        "AUTH": ServerSession._auth_command,
-        "MAIL": ServerSession._mail,
-        "RCPT": replies.MAIL_FIRST,
-        "DATA": replies.MAIL_FIRST,
-    },
-    states.MAIL: {**_OPEN, "RCPT": ServerSession._rcpt, "DATA": ServerSession._data},
-    states.RCPT: {**_OPEN, "RCPT": ServerSession._rcpt, "DATA": ServerSession._data},
-    states.CHUNKED: {**_OPEN, **dict.fromkeys(("MAIL", "RCPT", "DATA", "STARTTLS"), replies.CHUNKS_BEGUN)},
-}
+    def lose_place(self) -> None:
+        """End the session after a BDAT whose size is not known, because none of its octets may become a command."""
+        if self.state is not states.CLOSED:
+            self.say(replies.BDAT_LOST)
+            move(self, transitions.CLOSING)

@@ -5,24 +5,24 @@ import time
 from collections import Counter
 
 import pytest
-from gsmtp_workers.accept import Gate
-from gsmtp_workers.scoreboard import BEAT, SCORE, STATE, Scoreboard, State
+from gsmtp_workers.accept import AcceptDelay
+from gsmtp_workers.scoreboard import BEAT, SCORE, STATE, Scoreboard, WorkerState
 from running import Client, plan, wait_for
 
 
 @pytest.fixture
 def board():
-    board = Scoreboard.create(8, ())
+    board, fd = Scoreboard.create(8, ())
     yield board
-    os.close(board.fd)
+    os.close(fd)
 
 
-def gate(board, *others, **options):
-    """The gate of worker 0 beside READY others with these scores."""
+def accept_delay(board, *others, **options):
+    """The delay of worker 0 beside READY others with these scores."""
     for slot, score in enumerate(others, 1):
         row = board.row(slot)
-        row[STATE], row[BEAT], row[SCORE] = State.READY, time.monotonic(), score
-    made = Gate(board, 0, plan(**options))
+        row[STATE], row[BEAT], row[SCORE] = WorkerState.READY, time.monotonic(), score
+    made = AcceptDelay(board, range(1, 8), plan(**options))
     made.refresh()
     return made
 
@@ -41,20 +41,20 @@ def gate(board, *others, **options):
     ],
 )
 def test_delay(board, own, others, delay):
-    assert gate(board, *others).delay(own) == pytest.approx(delay)
+    assert accept_delay(board, *others).seconds(own) == pytest.approx(delay)
 
 
 def test_workers_that_ceased_to_be_ready_do_not_count(board):
-    made = gate(board, 0, 90)
-    assert made.delay(100) == 0.010
+    made = accept_delay(board, 0, 90)
+    assert made.seconds(100) == 0.010
     board.row(1)[SCORE] = math.inf
-    assert made.delay(100) == pytest.approx(0.005)
+    assert made.seconds(100) == pytest.approx(0.005)
     board.row(2)[SCORE] = math.inf
-    assert made.delay(100) == 0.0
+    assert made.seconds(100) == 0.0
 
 
-def test_no_gate_when_the_limit_is_0(board):
-    assert gate(board, 0, gate_limit=0.0).delay(100) == 0.0
+def test_no_delay_when_the_limit_is_0(board):
+    assert accept_delay(board, 0, accept_delay_limit=0.0).seconds(100) == 0.0
 
 
 @pytest.mark.parametrize("rate", [None, 200])

@@ -1,10 +1,14 @@
 """The shared table under a real master: workers count together, and a killed one lets go."""
 
+from __future__ import annotations
+
 import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gsmtp_workers.sharedtable import table_size
@@ -19,7 +23,7 @@ SLOTS = 2 + 64
 
 
 @pytest.fixture
-def server(tmp_path_factory):
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     running = Running(
         plan(
             "limitservice:make",
@@ -35,7 +39,7 @@ def server(tmp_path_factory):
     running.clean_up()
 
 
-def test_workers_of_a_master_share_their_limits(server):
+def test_workers_of_a_master_share_their_limits(server: Any) -> None:
     assert server.plan.size == SLOTS
     clients = [server.connect() for _ in range(8)]
     one = next(client for client in clients if client.slot == 0)

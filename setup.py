@@ -17,7 +17,8 @@ COMPILED = [
     *(f"gsmtp/protocol/server/{name}.py" for name in ("chunking", "events", "greeting", "session", "transaction")),
     "gsmtp/protocol/server/transitions.py",
     "gsmtp/net/transport.py",
-    *(f"gsmtp/server/{name}.py" for name in ("connection", "dispatcher", "message", "received", "spool", "timeouts")),
+    *(f"gsmtp/server/{name}.py" for name in ("connection", "content", "dispatcher", "message", "received", "runner")),
+    *(f"gsmtp/server/{name}.py" for name in ("spool", "timeouts")),
     "gsmtp/storage/store.py",
 ]
 _found = re.search(r'^__version__ = "([^"]+)"', (HERE / "gsmtp" / "__init__.py").read_text(), re.M)
@@ -79,6 +80,7 @@ setup(
             "matplotlib>=3.8",
             "tqdm>=4.66",
             "types-tqdm>=4.66",
+            "scipy>=1.11",
             "psutil>=7.2",
             "setproctitle>=1.3",
         ],

@@ -1,6 +1,6 @@
 """gsmtp: gunicorn for mail. Subclass `Handler`, run `gsmtp-master module:Class`."""
 
-from gsmtp.handler import Handler, Message, Stream
+from gsmtp.handler import Handler, Message, Stream, Worker
 from gsmtp.protocol.envelope import Envelope, Recipient, Session
 from gsmtp.reply import Defer, Disconnect, Reject, Reply
 
@@ -17,4 +17,5 @@ __all__ = [
     "Reply",
     "Session",
     "Stream",
+    "Worker",
 ]

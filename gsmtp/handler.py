@@ -1,25 +1,25 @@
-"""The callback API. Subclass `Handler`, override what you care about; silence is yes.
+"""The callback API. Subclass `Handler` and override the hooks that you need; a hook that is not there accepts.
 
-A hook says yes by returning None, or a text for the reply. It says no by raising `Reject` (5xx, for good), `Defer`
-(4xx, for now) or `Disconnect`. Any other exception is logged with its traceback and a reference, and the client gets
-`451 4.3.0` with that reference, never the exception's text; nothing fails open.
+A hook accepts by returning None, or a text for the reply. It refuses by raising `Reject` (5xx, permanent), `Defer`
+(4xx, temporary) or `Disconnect`. Any other exception is logged with its traceback and a reference, and the client gets
+`451 4.3.0` with that reference, never the exception's text; no failure accepts anything.
 
 One handler object lives in each worker process and serves all its sessions, each in a greenlet: blocking code is fine,
 other sessions go on meanwhile. Keep what belongs to a connection, a transaction or a recipient on `session.state`,
 `envelope.state` and `recipient.state`. A hook that is not overridden is never called and costs nothing. Every hook has
 a deadline (settings `hook_timeout` and `message_timeout`); past it the client gets `451 4.3.0`.
 
-A handler that honours an extension which binds it names it in `extensions`, and may bring its own with parameters of
-MAIL and RCPT: `extensions = ("DSN", Extension("XTICKET", mail={"XTICKET": parse}))`
-(gsmtp.protocol.server.extensions says how; the values are in `envelope.parameters` and `recipient.parameters`).
+A handler that honours an optional extension names it in `extensions`, and may bring its own with parameters of MAIL
+and RCPT: `extensions = ("DSN", Extension("XTICKET", mail={"XTICKET": parse}))` (gsmtp.protocol.server.extensions says
+how; the values are in `envelope.parameters` and `recipient.parameters`).
 
-    hook              when                                                 no by default means
+    hook              called                                               a refusal means
     on_start          once per worker, before the first connection         the worker does not start
     on_stop           once per worker, after the last                      -
     on_connect        accepted, before the banner; text: the banner        421 and closed
     on_tls            the TLS handshake is over                            closed
-    on_helo, on_ehlo  HELO and EHLO                                        no greeting, the client may try again
-    check_password    AUTH PLAIN and LOGIN: is it right?                    (see below)
+    on_helo, on_ehlo  HELO and EHLO                                        not greeted, the client may try again
+    check_password    AUTH PLAIN and LOGIN: is it right?                   (see below)
     get_password      AUTH CRAM-MD5 and SCRAM: what is it?
     check_token       AUTH XOAUTH2 and OAUTHBEARER: is it good?
     check_certificate AUTH EXTERNAL: whose is session.tls.peer?
@@ -34,20 +34,22 @@ MAIL and RCPT: `extensions = ("DSN", Extension("XTICKET", mail={"XTICKET": parse
     on_disconnect     the session has ended                                -
 
 AUTH is offered only when a check_ or get_ hook exists for it, and over TLS only, unless `auth_without_tls` is set.
-These hooks answer a question, so silence is no: True or a user lets in, False or None refuses. What they raise is said
-to the client as elsewhere, but `454 4.7.0` for what is no Reject, Defer or Disconnect; passwords stay out of the log.
+These hooks answer a question, and None refuses: True or a user accepts, False or None refuses. What they raise is sent
+to the client as elsewhere, but an exception that is no Reject, Defer or Disconnect is `454 4.7.0`; passwords stay out
+of the log.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, TYPE_CHECKING, Protocol
 
-from gsmtp.protocol.envelope import Envelope, Recipient, Session
+from gsmtp.protocol.envelope import Address, Envelope, Recipient, Session
 from gsmtp.protocol.sasl import ScramCredentials
 from gsmtp.protocol.server.extensions import Extension
 
 if TYPE_CHECKING:
+    import os
     from email.message import EmailMessage
 
     from gsmtp.mime import Headers
@@ -56,23 +58,70 @@ if TYPE_CHECKING:
 Answer = str | None
 
 
-class Stream(Protocol):
-    """The content as it arrives, for `on_data`: octets with dots unstuffed. Read once.
+class Listener(Protocol):
+    """A listener of a worker."""
 
-    After DATA it ends with CRLF; what came by BDAT ends as it was sent, and under BODY=BINARYMIME is any octets.
+    @property
+    def name(self) -> str:
+        """Its bind URL, as the settings have it."""
+
+    @property
+    def address(self) -> Address:
+        """The address that it is bound to."""
+
+
+class Worker(Protocol):
+    """The worker process, for `on_start`."""
+
+    @property
+    def slot(self) -> int:
+        """Its number, from 0; a worker that replaces another has the same."""
+
+    @property
+    def generation(self) -> int:
+        """The number of the reload that it was started by, from 0."""
+
+    @property
+    def listeners(self) -> Sequence[Listener]:
+        """Those that it accepts from, in the order of the settings."""
+
+    @property
+    def sessions(self) -> int:
+        """The connections that are open now."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether it accepts no more connections, because it is to end."""
+
+    def on_drain(self, callback: Callable[[], object]) -> None:
+        """Call `callback` in a greenlet of its own when the worker begins to drain; at once if it has begun."""
+
+
+class Stream(Protocol):
+    """The content as it arrives, for `on_data`: octets with dots unstuffed. It can be read once.
+
+    After DATA it ends with CRLF. What came by BDAT ends as it was sent, and under BODY=BINARYMIME is any octets.
+    Reading raises Reject with the reply to come when the server refuses the content (too large, bare newlines) or the
+    client gives the message up, gsmtp.net.errors.ConnectionLost when the client is gone, and ValueError once `on_data`
+    has returned.
     """
 
-    size: int
+    @property
+    def size(self) -> int:
+        """The octets so far."""
 
     def read(self, size: int = -1) -> bytes:
-        """At most `size` octets, all that is left when negative; b"" at the end. Waits for the client."""
+        """Return at most `size` octets, all that is left when negative, b"" at the end. Waits for the client."""
 
     def __iter__(self) -> Iterator[bytes]:
-        """Pieces as they come."""
+        """Return an iterator over the pieces as they arrive."""
 
 
 class Message(Protocol):
-    """A whole message, for `on_message`. It stays readable until the hook returns."""
+    """A whole message, for `on_message`. It stays readable until the hook returns.
+
+    `id` is the envelope's, `size` the octets of the content.
+    """
 
     id: str
     size: int
@@ -82,7 +131,7 @@ class Message(Protocol):
         """The trace header lines (RFC 5321 4.4) that stand before the content."""
 
     def open(self) -> IO[bytes]:
-        """A new reader over trace, prepended headers and content."""
+        """Return a new reader of the trace, the prepended fields and the content. Raises ValueError when closed."""
 
     @property
     def content(self) -> bytes:
@@ -94,32 +143,32 @@ class Message(Protocol):
 
     @property
     def mime(self) -> Mail:
-        """The whole, decoded by gsmtp.mime as it is asked for: `.subject`, `.from_`, `.text`, `.attachments`"""
+        """The whole message, decoded by gsmtp.mime as it is asked for: `.subject`, `.from_`, `.text`, `.attachments`"""
 
     @property
     def email(self) -> EmailMessage:
-        """The whole as the standard library's EmailMessage, parsed when first asked for."""
+        """The whole message as the standard library's EmailMessage, parsed when first asked for."""
 
     def prepend(self, name: str, value: str) -> None:
-        """Put a header field before all others. ValueError for a name or value that is none (CR, LF, NUL)."""
+        """Put a header field before all others. Raises ValueError for a wrong name, or CR, LF or NUL in the value."""
 
-    def save(self, path: str) -> None:
-        """Write it to a new file and sync that and its directory. FileExistsError, OSError."""
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the message to a new file, and sync the file and its directory. Raises FileExistsError, OSError."""
 
     def bytes(self) -> bytes:
-        """Trace, prepended headers and content in one."""
+        """Return the trace, the prepended fields and the content in one."""
 
 
 class Handler:
-    """What a program does with mail. See the table above for when each hook is called."""
+    """What a program does with mail. The table above says when each hook is called, and what it may raise."""
 
     extensions: Sequence[Extension | str] = ()
 
-    def on_start(self, worker: Any) -> None:
-        """Open pools and files here. `worker` has `.slot`, the number of this worker."""
+    def on_start(self, worker: Worker) -> None:
+        """The worker is about to accept its first connection: open pools and files here."""
 
     def on_stop(self) -> None:
-        """Close what on_start opened."""
+        """The worker ends: close what on_start has opened."""
 
     def on_connect(self, session: Session) -> Answer:
         """A client has connected."""
@@ -134,26 +183,26 @@ class Handler:
         """EHLO. `extensions` are the lines about to be announced; edit the list in place."""
 
     def check_password(self, session: Session, user: str, password: str) -> bool:
-        """Whether `user` may log in by `password`. The name is then `session.user`."""
+        """Return whether `user` may log in by `password`. The name is then `session.user`."""
         return False
 
     def get_password(self, session: Session, user: str, mechanism: str) -> str | ScramCredentials | None:
-        """The password of `user`, or what is stored in its place for SCRAM; None when there is no such user."""
+        """Return the password of `user`, or what is stored in its place for SCRAM; None when there is no such user."""
         return None
 
     def check_token(self, session: Session, user: str, token: str) -> bool | str:
-        """Whether the bearer token is good for `user`, or, if that is "", whose it is; False or "" refuses."""
+        """Return whether the bearer token is good for `user`; if `user` is "", whose it is. False or "" refuses."""
         return False
 
     def check_certificate(self, session: Session, authzid: str) -> str | None:
-        """Whose certificate `session.tls.peer` is, if that may act as `authzid` ("": as itself); None refuses."""
+        """Return whose certificate `session.tls.peer` is, if that user may act as `authzid` ("": as himself)."""
         return None
 
     def on_mail(self, envelope: Envelope) -> Answer:
         """MAIL: `envelope.sender`, `envelope.parameters`."""
 
     def on_rcpt(self, envelope: Envelope, recipient: Recipient) -> Answer:
-        """RCPT: shall `recipient` be added to `envelope.recipients`?"""
+        """RCPT: decide whether `recipient` is added to `envelope.recipients`."""
 
     def on_data(self, envelope: Envelope, stream: Stream) -> Answer:
         """Take the content as a stream. Returning says that it is safely stored."""
@@ -162,7 +211,7 @@ class Handler:
         """Take the whole message. Returning says that it is safely stored: only then is the client told 250."""
 
     def on_reset(self, envelope: Envelope) -> None:
-        """RSET, a new EHLO, a refused content or the end of the session: `envelope` brings no message."""
+        """The transaction has ended without a message: RSET, a new EHLO, a refused content, the session's end."""
 
     def on_vrfy(self, session: Session, verb: str, argument: str) -> Answer:
         """VRFY or EXPN. None answers 252 (VRFY) or 502 (EXPN)."""

@@ -14,10 +14,23 @@ import select
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, TextIO
 
+from gsmtp.declare import setting
+
 Format = Literal["text", "json"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSettings:
+    """Where log lines go, their format, and the least level."""
+
+    log_file: str = setting("-", "a file to append to, given to `user`; - for standard error")
+    log_format: Format = setting("text", "text or json, one line an event")
+    log_level: Literal["debug", "info", "warning", "error"] = setting("info", "info has a line for every message")
+
 
 _PLAIN = re.compile(r"[A-Za-z0-9@._:<>/+\[\]*(),\-]+")
 _is_plain = _PLAIN.fullmatch

@@ -1,7 +1,7 @@
 """Values from TOML and the command line for the fields of a dataclass; every mistake is one line.
 
-A field says in its metadata what numbers it takes ("least", "most"); its type says the rest. It must not know: what
-settings there are.
+A field's metadata has the bounds of numbers (see gsmtp.declare.setting); its type says the rest. This module must not
+know which settings there are.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ import types
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-# Timers take no more than some hundred years, and nobody means that: a year.
-MOST_SECONDS = 31_536_000.0
-# Up to here every number is itself as a float too, and none needs more.
-MOST = 2**53
+from gsmtp.declare import SettingsError, shown
+
 _NAMES = {
     bool: "true or false",
     int: "a whole number",
@@ -27,25 +25,10 @@ _NAMES = {
     list: "a list of texts",
     dict: "a table of lists of texts",
 }
-_SHOWN = 60
-
-
-class SettingsError(ValueError):
-    """A setting is wrong; the message is one line for the user."""
-
-
-def setting(default: Any, help: str, least: float | None = 0, most: float | None = None) -> Any:
-    """A field; `least` and `most` are the numbers allowed, the latter MOST or, for floats, MOST_SECONDS by default."""
-    if most is None:
-        most = MOST_SECONDS if isinstance(default, float) else MOST
-    metadata = {"help": help, "least": least, "most": most}
-    if isinstance(default, list | dict):
-        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
 
 
 def read_file(path: str) -> dict[str, Any]:
-    """The tables of a TOML file. Raises SettingsError."""
+    """Return the tables of a TOML file. Raises SettingsError."""
     try:
         with open(path, "rb") as file:
             return tomllib.load(file)
@@ -58,7 +41,10 @@ def read_file(path: str) -> dict[str, Any]:
 
 
 def parse(text: str, kind: Any = None) -> Any:
-    """A value from the command line: as TOML has it, or else, or where `kind` wants it so, the text itself."""
+    """Return a value from the command line.
+
+    It is read as TOML. If it is none, or if the type `kind` takes the text and not the value, it is the text itself.
+    """
     try:
         document = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
@@ -73,9 +59,9 @@ def parse(text: str, kind: Any = None) -> Any:
 
 
 def checked(kind: type, table: Mapping[str, Any], where: str, others: Iterable[str] = ()) -> dict[str, Any]:
-    """The values of `table` for the dataclass `kind`. Raises SettingsError, with `where` in front.
+    """Return the values of `table` for the dataclass `kind`. Raises SettingsError, with `where` in front.
 
-    `others`: what else a misspelt key may have been meant for.
+    The message for an unknown key suggests a similar one, of `kind` or of `others`.
     """
     fields = {item.name: item for item in dataclasses.fields(kind)}
     kinds = get_type_hints(kind)
@@ -90,7 +76,7 @@ def checked(kind: type, table: Mapping[str, Any], where: str, others: Iterable[s
 
 
 def check_arguments(table: Mapping[str, Any], where: str) -> None:
-    """Raise SettingsError for what cannot be handed to another process."""
+    """Raise SettingsError, with `where` in front, for values that cannot be handed to another process."""
     for key, value in table.items():
         try:
             json.dumps(value)
@@ -100,13 +86,18 @@ def check_arguments(table: Mapping[str, Any], where: str) -> None:
             raise SettingsError(f"{where}: {key} has a number of too many digits in it") from None
 
 
-def shown(value: object) -> str:
-    """A value for a message: its repr, cut where that is long."""
-    try:
-        text = repr(value)
-    except ValueError:  # a number of thousands of digits
-        return "a number of too many digits"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+def written(value: Any) -> str:
+    """Return a value as text for people: lists as in TOML, a text without quotes, an empty list or table as ""."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | dict):
+        return json.dumps(value) if value else ""
+    return str(value)
+
+
+def literals(kind: Any) -> list[Any]:
+    """Return the values that a type allows by Literal, without the empty text. Empty for other types."""
+    return [choice for choice in _alternatives(kind)[1] if choice != ""]
 
 
 def _alternatives(kind: Any) -> tuple[list[type], list[Any]]:

@@ -35,7 +35,7 @@ from bench import report
 from bench.entries import entries
 from bench.rounds import Plan, Table, run
 from bench.servers import Entry
-from bench.workloads import WORKLOADS, Effort, Workload
+from bench.workloads import WORKLOADS, RunLength, Workload
 
 WIDTH = 100  # columns of the text
 ROOT = Path(__file__).resolve().parent.parent
@@ -141,11 +141,11 @@ def show_list(servers: Sequence[Entry]) -> None:
 def measure(
     workloads: Sequence[Workload], servers: Sequence[Entry], workdir: Path, options: argparse.Namespace
 ) -> list[Table]:
-    """Run `workloads` one by one on those of `servers` that take part; progress goes to standard error."""
-    effort = Effort(options.seconds, options.messages, options.idle, _pin(options.client_cpus))
+    """Run `workloads` one by one on the `servers` that take part; progress goes to standard error."""
+    length = RunLength(options.seconds, options.messages, options.idle, _pin(options.client_cpus))
     plan = Plan(
         options.rounds,
-        effort,
+        length,
         workdir,
         server_prefix=_pin(options.server_cpus),
         progress=lambda line: print(line, file=sys.stderr, flush=True),
@@ -177,7 +177,7 @@ def show(tables: Sequence[Table], head: Sequence[str], as_rst: bool) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Unwind once, so that servers are stopped and files deleted; further signals must not cut that short."""
+    """Raise KeyboardInterrupt once, so that servers are stopped and files deleted, and ignore further signals."""
     _ignore_signals()
     raise KeyboardInterrupt
 
@@ -188,7 +188,7 @@ def _ignore_signals() -> None:
 
 
 def compare_mime(options: argparse.Namespace) -> int:
-    """Run the comparison of gsmtp.mime with the standard library, of this source tree."""
+    """Run the comparison of this source tree's gsmtp.mime with the standard library."""
     sys.path.insert(0, str(ROOT))
     from bench import mime
 
@@ -207,9 +207,9 @@ def compare_mime(options: argparse.Namespace) -> int:
 
 
 def spread(workdir: Path) -> None:
-    """Where it can be had, let each folder in `workdir` begin in a part of the disk where little was deleted.
+    """Make each folder in `workdir` begin in a part of the disk where little was deleted, if that is possible.
 
-    ext4 does so for folders within one that has the attribute T; others have no such need.
+    ext4 does so for folders within one that has the attribute T; others do not need it.
     """
     if shutil.which("chattr"):
         subprocess.run(["chattr", "+T", workdir], capture_output=True, check=False)

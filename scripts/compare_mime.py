@@ -2,13 +2,13 @@
 """Read a folder of mail with gsmtp.mime and with the standard library, and list where they differ.
 
 `scripts/compare_mime.py FOLDER` reads every file in it and below, whatever its name; a file of several mails (mbox) is
-taken apart. For each mail it asks both for the headers that people read, addresses, date, the parts with their types,
-names and bytes, and the bodies. A difference is put under the first of `KINDS` that explains it; docs/mime.rst judges
-each of these. What none explains is listed under "not explained", with what each side found. Files that are no mail
-are read as mail all the same.
+split. For each mail it asks both for the header fields that people read, addresses, date, the parts with their types,
+names and bytes, and the bodies. A difference is counted under the first of `KINDS` that explains it; docs/mime.rst says
+for each which side is better. What none explains is listed under "not explained", with both answers. Files that are no
+mail are read as mail all the same.
 
-The exit status is 1 when gsmtp.mime raised, was slower than --seconds for a mail, did not write a mail as it came, or
-differs where nothing explains it; else 0. `--list` prints every difference, `--json FILE` writes them.
+The exit status is 1 when gsmtp.mime raised, was slower than --seconds for a mail, did not write a mail unchanged, or
+differs without an explanation; else 0. `--list` prints every difference, `--json FILE` writes them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SHOWN = 300  # characters of an answer
 
 @dataclass
 class Difference:
-    """Where the two differ on one mail: the question, what each found, and the kind that explains it."""
+    """A difference on one mail: the question, both answers, and the kind that explains it."""
 
     mail: str
     question: str
@@ -46,7 +46,7 @@ class Difference:
 
 
 def mails(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Every mail below a folder (or the one file), with a name for it."""
+    """Yield every mail below a folder (or the one file), with a name for it. Raises OSError."""
     paths = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
     for path in paths:
         raw = path.read_bytes()
@@ -71,7 +71,7 @@ def _mbox(path: Path) -> Iterator[bytes]:
 
 
 def ours(raw: bytes) -> dict[str, Any]:
-    """What gsmtp.mime finds."""
+    """Return the answers of gsmtp.mime."""
     message = mime.decode(raw)
     leaves = [part for part in message.walk() if not part.parts and part.message is None]
     answers: dict[str, Any] = {
@@ -97,7 +97,7 @@ def _plain(items: Sequence[mime.Address | mime.Group]) -> list[tuple[str, str]]:
 
 
 def theirs(raw: bytes) -> dict[str, Any]:
-    """What the standard library finds under `policy.default`; an exception is an answer, too."""
+    """Return the answers of the standard library under `policy.default`; an exception is an answer, too."""
     message = email.message_from_bytes(raw, policy=email.policy.default)
     assert isinstance(message, EmailMessage)
     leaves = [part for part in message.walk() if not part.is_multipart()]
@@ -141,7 +141,7 @@ def theirs(raw: bytes) -> dict[str, Any]:
 
 @dataclass
 class Case:
-    """One difference with all that may explain it: the answers of each side, the mail, the defects gsmtp told."""
+    """One difference with all that may explain it: both answers, the mail, and the defects that gsmtp.mime lists."""
 
     question: str
     there: dict[str, Any]
@@ -271,12 +271,12 @@ def _texts(answer: Any) -> Iterator[str]:
 
 
 def kind_of(case: Case) -> str:
-    """The name of the first kind that explains a difference."""
+    """Return the name of the first kind that explains a difference."""
     return next((name for name, explains in KINDS if explains(case)), "not explained")
 
 
 def compare(name: str, raw: bytes) -> list[Difference]:
-    """The differences in one mail."""
+    """Return the differences in one mail."""
     here, there = ours(raw), theirs(raw)
     codes = {defect.code for defect in mime.decode(raw).defects}
     return [
@@ -293,7 +293,7 @@ def compare(name: str, raw: bytes) -> list[Difference]:
 
 
 def faults(raw: bytes, seconds: float) -> Iterator[str]:
-    """What must never be: an exception, a mail that is slow, one that is not written as it came."""
+    """Return what must never happen: an exception, a mail that is slow, one that is not written unchanged."""
     try:
         spent = 9.0
         for _ in range(3):
@@ -320,7 +320,7 @@ def faults(raw: bytes, seconds: float) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare and print; the exit status as above."""
+    """Compare, print, and return the exit status."""
     parser = argparse.ArgumentParser(description="gsmtp.mime beside the standard library, mail by mail")
     parser.add_argument("folder", type=Path, help="of mail, in files of any name; or one file")
     parser.add_argument("--seconds", type=float, default=0.3, help="of processor time that a mail may take")

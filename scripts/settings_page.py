@@ -14,10 +14,13 @@ _LIST = re.compile(r"(?<=::\n\n)(?:    .*\n|\n)+")
 
 
 def page(present: str) -> str:
-    """The page with all its prose as in `present`, and the list as it is now. ValueError when it has not one list."""
-    from gsmtp.cli import settings_text
+    """Return the page with the prose of `present` and the list as it is now.
 
-    written, lists = _LIST.subn(lambda _: textwrap.indent(settings_text(), "    ") + "\n", present)
+    Raises ValueError if `present` does not have exactly one literal block.
+    """
+    from gsmtp.settings import describe
+
+    written, lists = _LIST.subn(lambda _: textwrap.indent(describe(), "    ") + "\n", present)
     if lists != 1:
         raise ValueError(f"{PAGE} has {lists} literal blocks, not one")
     return written

@@ -41,15 +41,18 @@ import dialogues.scripted as scripted
 
 from gsmtp import settings
 from gsmtp.counters import Counters
-from gsmtp.net.errors import ConnectionLost
+from gsmtp.net.timer import DeadlineTimer
 from gsmtp.protocol.envelope import Envelope, Session
 from gsmtp.protocol.server import events
 from gsmtp.protocol.server.extensions import ExtensionSet
 from gsmtp.protocol.server.options import Options
-from gsmtp.server.dispatcher import Dispatcher
+from gsmtp.protocol.server.session import ServerSession
+from gsmtp.server.dispatcher import REACTIONS, Action, Dispatcher
 from gsmtp.server.hooks import Hooks
-from gsmtp.server.listener import ListenerContext, Timeouts
-from gsmtp.server.service import claimed_extensions
+from gsmtp.server.listener import ListenerContext
+from gsmtp.server.loader import claimed_extensions
+from gsmtp.server.runner import HookRunner
+from gsmtp.server.settings import SpoolSettings, Timeouts
 
 DIRECTORY = Path(__file__).parent / "dialogues"
 HOSTNAME = "mx.example.org"
@@ -177,7 +180,7 @@ class _Log:
 
 def options_of(script: Script, auth_hooks: frozenset[str] = frozenset()) -> Options:
     """The listener's settings as the protocol names them, with the defaults that settings have."""
-    listen = settings.Listen(**{"bind": "smtp://127.0.0.1:0", "hostname": HOSTNAME, **script.options})
+    listen = settings.ListenerSettings(**{"bind": "smtp://127.0.0.1:0", "hostname": HOSTNAME, **script.options})
     return settings.protocol_options(listen, auth_hooks)
 
 
@@ -187,6 +190,9 @@ class Facts:
 
     peer: dict[str, Any]
     channel_bindings: dict[str, bytes] = field(default_factory=lambda: {"tls-server-end-point": b"a hash"})
+
+
+TIMER: DeadlineTimer[HookRunner] = DeadlineTimer()
 
 
 class Stage:
@@ -213,21 +219,20 @@ class Stage:
         self.implicit_tls = script.options.get("bind", "").startswith("smtps:")
         self.trusted = "xclient" in script.options
         self.terms = ListenerContext(
-            listener="smtp://127.0.0.1:0",
+            bind="smtp://127.0.0.1:0",
             options=options,
             asks=hooks.asks,
-            entrance=None,
+            admission=None,
             extensions=ExtensionSet(options, claimed=claimed_extensions(hooks)),
-            timing=Timeouts(),
+            timeouts=Timeouts(auth_failure_delay=0.0),
             hooks=hooks,
             log=self.log,  # type: ignore[arg-type]
-            tally=Counters(),
+            counters=Counters(),
             new_id=new_id,
-            spool_directory=None,
-            spool_memory=1000,
-            auth_failure_delay=0.0,
+            spool=SpoolSettings(spool_memory=1000),
             tls=None,
             implicit_tls=self.implicit_tls,
+            hook_timer=TIMER,
         )
 
 
@@ -241,34 +246,18 @@ class InMemory:
         self.messages = stage.messages = []
         session = Session("S1", ("192.0.2.1", 49152), ("192.0.2.2", 25), "smtp")
         session.trusted = stage.trusted
-        self.dialogue = Dispatcher(self, stage.terms, session)
-        self._hooks = stage.hooks
+        terms = stage.terms
+        protocol = ServerSession(terms.options, terms.extensions, session, terms.new_id, terms.asks)
+        self.dialogue = Dispatcher(terms, session, protocol, HookRunner(terms, "S1", protocol, None))
         self._pieces: Iterator[bytes] = iter(())
         self._secured: list[bytes] = []
+        self._said: list[bytes] = []
         self._steps = self._fed = 0
         self.closed = self.secure = False
         if stage.implicit_tls:
-            self.start_tls()
+            self._start_tls()
 
-    def run_hook(self, hook: Any, timeout: float, *arguments: Any, **named: Any) -> Any:
-        """See gsmtp.server.dispatcher.Line."""
-        return self._hooks.call(hook, "S1", *arguments, **named)
-
-    def run_check(self, hook: Any, timeout: float, *arguments: Any, secret: str = "") -> Any:
-        """See gsmtp.server.dispatcher.Line."""
-        return self._hooks.check(hook, "S1", *arguments, secret=secret)
-
-    def tell(self, hook: Any, *arguments: Any) -> None:
-        """See gsmtp.server.dispatcher.Line."""
-        self._hooks.tell(hook, "S1", *arguments)
-
-    def flush(self) -> None:
-        """What is said waits until the pieces are used up."""
-
-    def pause(self, seconds: float) -> None:
-        """Nobody waits here."""
-
-    def start_tls(self) -> None:
+    def _start_tls(self) -> None:
         """What was sent in clear is gone, and the handshake done."""
         self._pieces, self._secured = iter(self._secured), []
         self.secure = True
@@ -277,42 +266,45 @@ class InMemory:
         if refusal is not None:
             self.dialogue.protocol.shut_down(refusal)
 
-    def client_changed(self) -> None:
-        """Everybody may come in."""
-
-    def fill(self) -> None:
-        """See gsmtp.server.dispatcher.Line."""
-        piece = next(self._pieces, None)
-        if piece is None:
-            raise ConnectionLost("nothing more")
-        self._fed += len(piece) + 1
-        self.dialogue.protocol.receive(piece)
+    def _act(self, action: Action, event: events.Event) -> None:
+        # Nobody waits here, and every address may come in.
+        if action is Action.START_TLS:
+            self._start_tls()
+        elif action is Action.FLUSH:
+            self._said.append(self.dialogue.protocol.data_to_send())
+            assert REACTIONS[type(event)](self.dialogue, event) is None
 
     def converse(self, pieces: Iterable[bytes], secured: Iterable[bytes] = ()) -> bytes:
-        """Send these, and get all that the server says. An `on_data` that wants more then is broken off.
+        """Send these, and get all that the server says. An `on_data` that wants more then goes on in the next call.
 
         `secured` is sent once TLS has begun. AssertionError when the server does more than its input can ask for.
         """
         self._pieces = iter(pieces)
         self._secured = list(secured)
         protocol = self.dialogue.protocol
-        try:
-            while not self.closed:
-                event = protocol.next_event()
-                self._steps += 1
-                assert self._steps <= 4 * self._fed + 20, "it does not come to an end"
-                if event is events.CLOSED:
-                    self.closed = True
-                elif event is events.NEED_DATA:
-                    self.fill()
-                else:
-                    self.dialogue.react(event)
-        except ConnectionLost:
-            pass
-        return protocol.data_to_send()
+        while not self.closed:
+            event = protocol.next_event()
+            self._steps += 1
+            assert self._steps <= 4 * self._fed + 20, "it does not come to an end"
+            if event is events.CLOSED:
+                self.dialogue.refuse_content()
+                self.closed = True
+            elif event is events.NEED_DATA:
+                piece = next(self._pieces, None)
+                if piece is None:
+                    break
+                self._fed += len(piece) + 1
+                protocol.receive(piece)
+            else:
+                action = REACTIONS[type(event)](self.dialogue, event)
+                if action is not None:
+                    self._act(action, event)
+        said, self._said = b"".join([*self._said, protocol.data_to_send()]), []
+        return said
 
     def end(self) -> None:
-        """Free what is held."""
+        """The client is gone: free what is held."""
+        self.dialogue.lose_content("the session has ended")
         self.dialogue.end("end of the test")
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from gsmtp.settings import Listen, Settings, SettingsError
+from gsmtp.settings import ListenerSettings, Settings, SettingsError
 
 
 def check(*binds: str) -> None:
-    Settings(handler={"class": "a:B"}, listen=[Listen(bind=bind, hostname="mx.example.org") for bind in binds]).check()
+    listeners = [ListenerSettings(bind=bind, hostname="mx.example.org") for bind in binds]
+    Settings(handler={"class": "a:B"}, listen=listeners).check()
 
 
 @pytest.mark.parametrize(

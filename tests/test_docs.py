@@ -35,7 +35,7 @@ def test_every_hook_is_in_the_handlers_page_as_it_is_called() -> None:
 
 
 def test_every_kind_of_session_is_in_the_soak_s_page() -> None:
-    from gsmtp.soak.traffic import CONVERSATIONS
+    from gsmtp.soak.conversations import CONVERSATIONS
 
     page = (ROOT / "docs" / "soak.rst").read_text()
     assert [name for name in CONVERSATIONS if f"\n{name} " not in page] == []

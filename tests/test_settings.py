@@ -8,13 +8,14 @@ import json
 import pytest
 
 from gsmtp import cli
-from gsmtp.settings import Listen, Settings, SettingsError, build, from_json, parse_bind, parse_value, to_json
+from gsmtp.binds import parse_bind
+from gsmtp.settings import ListenerSettings, Settings, SettingsError, build, from_json, parse_value, to_json
 
 
 def test_every_setting_is_listed_and_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--settings"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    for kind in (Settings, Listen):
+    for kind in (Settings, ListenerSettings):
         for item in dataclasses.fields(kind):
             (at,) = [at for at, line in enumerate(lines) if line.split(" = ")[0] == f"  {item.name}"]
             assert lines[at + 1] == f"      {item.metadata['help']}"
@@ -89,6 +90,7 @@ def test_bare_newlines(value: object) -> None:
         {"allow_bare_newlines": 1},
         {"mixed_results": True},
         {"max_recipients": 99},
+        {"limit_ipv6_prefix": 0},
         {"limit_ipv6_prefix": 129},
         {"workers": 1001},
         {"command_timeout": 1e9},

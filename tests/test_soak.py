@@ -13,14 +13,14 @@ import pytest
 from harness.master import PYTHONPATH
 from harness.soak import in_order, soaked
 
-from gsmtp.soak import mailbag
+from gsmtp.soak import generator
+from gsmtp.soak.conversations import CONVERSATIONS, MIX
+from gsmtp.soak.harness import Harness, HarnessConfig
 from gsmtp.soak.leaks import LEAKS
-from gsmtp.soak.stage import Setup, Stage
-from gsmtp.soak.traffic import CONVERSATIONS, MIX
-from gsmtp.soak.verdict import TOLERANCES, Outcome, judge
+from gsmtp.soak.verdict import TOLERANCES, Outcome, evaluate
 
 
-def run_soak(directory: Path, *arguments: str, patience: float = 120) -> subprocess.CompletedProcess[str]:
+def run_soak(directory: Path, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     """gsmtp-soak, leaving what it leaves in `directory`."""
     return subprocess.run(
         [sys.executable, "-m", "gsmtp.soak.cli", "--json", "soak.json", *arguments],
@@ -28,14 +28,14 @@ def run_soak(directory: Path, *arguments: str, patience: float = 120) -> subproc
         env={**os.environ, "PYTHONPATH": PYTHONPATH},
         capture_output=True,
         text=True,
-        timeout=patience,
+        timeout=timeout,
         check=False,
     )
 
 
 @pytest.mark.soak
 def test_a_hundred_thousand_emails_and_flat_memory(tmp_path: Path) -> None:
-    done = run_soak(tmp_path, "--emails", "100000", patience=1800)
+    done = run_soak(tmp_path, "--emails", "100000", timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "soak.json").read_text())
     assert found["messages"] >= 100_000
@@ -83,11 +83,11 @@ def test_what_cannot_be_run_is_said(tmp_path: Path, arguments: list[str], said: 
 )
 def test_a_planted_leak_is_caught(tmp_path: Path, leak: str, measure: str) -> None:
     handler = {"class": f"gsmtp.soak.leaks:{LEAKS[leak]}"}
-    with Stage(Setup(tmp_path, mailbag.mails(0, 40, 0), handler, workers=1, clients=2)) as stage:
-        stage.window({"plain": 1}, sessions=300)
-        verdict = soaked(stage, {"plain": 1}, 100, TOLERANCES)
-        in_order(stage)
-    found = {each.measure: each for each in verdict.judgements}
+    with Harness(HarnessConfig(tmp_path, generator.generate(0, 40, 0), handler, workers=1, clients=2)) as harness:
+        harness.run_window({"plain": 1}, sessions=300)
+        verdict = soaked(harness, {"plain": 1}, 100, TOLERANCES)
+        in_order(harness)
+    found = {each.measure: each for each in verdict.measures}
     assert verdict.outcome is Outcome.FAIL
     assert found[measure].outcome is Outcome.FAIL
     assert 0.9 < found[measure].slope < (2 if measure == "blocks" else 1.1)
@@ -101,56 +101,58 @@ SESSIONS = {"large": 6, "hook_deadline": 24, "kept": 24, "pipelining": 40}
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    setup = Setup(
+def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+    config = HarnessConfig(
         tmp_path_factory.mktemp("scenarios"),
-        mailbag.mails(0, 100, 2),
+        generator.generate(0, 100, 2),
         workers=1,
         clients=2,
         threads=12,
         settings={"hook_timeout": 0.2},
     )
-    with Stage(setup) as stage:
+    with Harness(config) as harness:
         for _ in range(4):
-            stage.window(MIX, sessions=300)
-        yield stage
-        stage.finish()
-        in_order(stage)
+            harness.run_window(MIX, sessions=300)
+        yield harness
+        harness.stop_server()
+        in_order(harness)
 
 
 @pytest.mark.parametrize("kind", CONVERSATIONS)
-def test_nothing_is_left_of_a_session(stage: Stage, kind: str) -> None:
+def test_nothing_is_left_of_a_session(harness: Harness, kind: str) -> None:
     sessions = SESSIONS.get(kind, 48)
-    verdict = soaked(stage, {kind: 1}, sessions)
-    in_order(stage)
+    verdict = soaked(harness, {kind: 1}, sessions)
+    in_order(harness)
     assert verdict.outcome is Outcome.PASS, verdict.text()
 
 
-def test_the_largest_mail_has_five_megabytes(stage: Stage) -> None:
-    before = stage.balance.stored
-    assert stage.window({"large": 1}, sessions=4) == 4
-    assert stage.balance.stored == before + 4
-    assert stage.largest_mail == pytest.approx(5_000_000, rel=0.02)
+def test_the_largest_mail_has_five_megabytes(harness: Harness) -> None:
+    before = harness.deliveries.stored
+    assert harness.run_window({"large": 1}, sessions=4) == 4
+    assert harness.deliveries.stored == before + 4
+    assert harness.largest_mail == pytest.approx(5_000_000, rel=0.02)
 
 
-def test_a_burst_leaves_little(stage: Stage) -> None:
-    ((before, after),) = stage.burst(300).values()
+def test_a_burst_leaves_little(harness: Harness) -> None:
+    ((before, after),) = harness.burst(300).values()
     assert after - before < 8 << 20
-    in_order(stage)
+    in_order(harness)
 
 
 def test_drains_lose_nothing_and_leave_the_master_as_it_was(tmp_path: Path) -> None:
-    with Stage(Setup(tmp_path, mailbag.mails(0, 100, 0), clients=2)) as stage:
-        stage.window(MIX, sessions=100)
-        first = len(stage.master)
+    with Harness(HarnessConfig(tmp_path, generator.generate(0, 100, 0), clients=2)) as harness:
+        harness.run_window(MIX, sessions=100)
+        first = len(harness.master_windows)
         for _ in range(10):
-            stage.window({"kept": 3, "plain": 1, "starttls": 1}, sessions=60, ends=min(stage.server.gauges()))
-        verdict = judge(stage.master[first:], tolerances={"descriptors": 0, "threads": 0, "uss": 4096})
-        assert stage.balance.whole, stage.balance.named
+            harness.run_window(
+                {"kept": 3, "plain": 1, "starttls": 1}, sessions=60, terminate=min(harness.server.probe_paths())
+            )
+        verdict = evaluate(harness.master_windows[first:], tolerances={"descriptors": 0, "threads": 0, "uss": 4096})
+        assert harness.deliveries.ok, harness.deliveries.named
         # A client that is told to come again was told so: none found the connection broken.
-        assert all("421 4.3.2" in trouble for trouble in stage.troubles), stage.troubles
-        assert stage.balance.stored > 1000
-        assert not stage.server.faults
+        assert all("421 4.3.2" in problem for problem in harness.problems), harness.problems
+        assert harness.deliveries.stored > 1000
+        assert not harness.server.log_errors
         assert verdict.outcome is Outcome.PASS, verdict.text()
 
 

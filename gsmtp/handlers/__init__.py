@@ -1,1 +1,1 @@
-"""Handlers ready to use."""
+"""Handlers that are ready to use."""

@@ -1,11 +1,11 @@
-"""Which directory an address has: a path template, filled in so that no address can do harm.
+"""Finds the directory of an address: fills in a path template so that no address can do harm.
 
-It promises: no address leads out of the template's root, whatever octets it is made of; two addresses share a
-path only if the template leaves out what tells them apart, or if they differ in nothing but the case of ASCII
-letters; the same address has the same path for ever. No lookup, no state, no file system.
+No address leads out of the template's root, whatever octets it has. Two addresses share a path only if the template
+leaves out what tells them apart, or if they differ only in the case of ASCII letters. The same address always has the
+same path. There are no lookups, no state and no access to the file system.
 
-Where it is weak: names beyond ASCII are hard to read in the escaped form. Their case is not folded, so É and
-é are two boxes: folding by Unicode's tables makes the Kelvin sign a k and changes with the Unicode version.
+Weaknesses: names beyond ASCII are hard to read in the escaped form. Their case is not folded, so É and é are two boxes:
+folding by Unicode's tables would make the Kelvin sign a k, and change with the Unicode version.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ import hashlib
 import os
 import string
 
-# What file systems allow for one name, in octets.
+# The octets that file systems allow for one name.
 _NAME_MAX = 255
-# A shortened value is a piece of it, a mark and 64 digits: with less room there is no piece that says
-# anything.
+# A shortened value is a piece of it, a mark and 64 digits. With less room the piece would tell nothing.
 _SHORTEST = 80
 _MARK = "%_"
 
@@ -31,13 +30,12 @@ _TO_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 def encode(value: str, limit: int = _NAME_MAX) -> str:
-    """`value` as a part of a file name: ASCII, lower-case, at most `limit` octets, never empty, no "/", no
-    leading dot.
+    """Return `value` as a part of a file name: ASCII, lower-case, 1 to `limit` octets, without "/" or a leading dot.
 
-    ASCII letters are lower-cased. Letters, digits and "_" stand for themselves, and so do ". + = -" but at
-    the beginning; each other octet of the UTF-8 form is "%" and two hexadecimal digits, so Unicode's normal
-    forms stay apart whatever a file system thinks of them. An empty value is "%". A longer one is cut and
-    ended by "%_" and its SHA-256. None of these forms can be taken for another, so no two values meet.
+    ASCII letters are lower-cased. Letters, digits and "_" are kept, and so are ". + = -" except at the beginning. Each
+    other octet of the UTF-8 form becomes "%" and two hexadecimal digits, so Unicode's normal forms stay apart whatever
+    a file system does with them. An empty value becomes "%". A value that is too long is cut and ended by "%_" and its
+    SHA-256. None of these forms can be taken for another, so no two values have the same name.
     """
     octets = value.translate(_TO_LOWER).encode("utf-8", "surrogatepass")
     encoded = "".join(
@@ -50,18 +48,19 @@ def encode(value: str, limit: int = _NAME_MAX) -> str:
 
 
 class Boxes:
-    """A path template: "/var/mail/{domain}/{local}", or "/var/mail/{address}", which is short for
-    "{local}@{domain}".
+    """A path template: "/var/mail/{domain}/{local}", or "/var/mail/{address}", which is short for "{local}@{domain}".
 
-    `template` is what was given, `root` is the deepest directory that holds all boxes; `single` says that there is one
-    box, and the root is it. `pattern` is for `glob`: it matches every box. A brace that is meant is doubled.
-
-    Raises ValueError for a template that is empty, has an unknown placeholder, lets two addresses run into
-    one another because nothing stands between two placeholders that cannot be part of an address, or has too
-    long a name in it.
+    `template` is the text that was given. `root` is the deepest directory that holds all boxes. `single` says that
+    there is only one box, which is then the root. `pattern` is for `glob`, and matches every box. A brace that is not a
+    placeholder is doubled.
     """
 
     def __init__(self, template: str) -> None:
+        """Raises ValueError for a template that cannot be used.
+
+        It must not be empty, have an unknown placeholder or too long a name, and it must have between two placeholders
+        what cannot be part of an address: else two addresses could share a box.
+        """
         says = f"the Maildir path {template!r}"
         if not template or "\0" in template:
             raise ValueError(f"{says} is empty or has a NUL in it")
@@ -92,7 +91,7 @@ class Boxes:
             raise ValueError(f"{says} leaves less than {_SHORTEST} octets of a file name to a placeholder")
 
     def path(self, local: str, domain: str) -> str:
-        """The box of local@domain; `domain` is "" for the bare postmaster."""
+        """Return the path of the box of local@domain. `domain` is "" for the bare postmaster."""
         if self.single:
             return self.root
         values = {"local": encode(local, self._limit), "domain": encode(domain, self._limit)}

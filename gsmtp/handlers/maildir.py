@@ -1,19 +1,17 @@
-"""The default handler: mail is stored in Maildirs, one for all, or one for each address or domain.
+"""The default handler: stores mail in Maildirs, one for all, or one for each address or domain.
 
-It promises: `on_message` returns, and so the client is told 250, only when every copy is on the disk under
-its final name; after an error no copy is left and the client tries again. One copy per box, however often its
-recipients were named.
+`on_message` returns, and the client is told 250, only when every copy is on the disk under its final name. After an
+error no copy is left, and the client tries again. There is one copy per box, however many of its recipients the mail
+has.
 
-A stored file is Return-Path, Delivered-To for each recipient who has this box, the trace lines of the server,
-and then the content as it was sent, octet for octet: its CRLF line ends stay. (A box that several recipients
-share names them all. It has one owner, so that tells no Bcc to a stranger.) ReverseDns follow
-https://cr.yp.to/proto/maildir.html, with the size as Maildir++ has it (",S=", octets of the file), so that readers
-and quotas need not ask the file system.
+A stored file has Return-Path, Delivered-To for each recipient of this box, the trace fields of the server, and then the
+content as it was sent, with its CRLF line ends. (A box that several recipients share names them all. It has one owner,
+so this reveals no Bcc to a stranger.) File names follow https://cr.yp.to/proto/maildir.html, with the size as Maildir++
+has it (",S=", octets of the file), so that readers and quotas need not ask the file system.
 
-It must not know: SMTP beyond envelope and reply, how files become durable (gsmtp/storage.py), how addresses
-become paths (gsmtp/handlers/boxes.py). Where it is weak: with a path by address and no list of domains, every
-address makes a box; quotas are the file system's; a box that is moved away while a batch is under way gets
-that batch in its new place.
+This file does not know SMTP beyond envelope and reply, how files become durable (gsmtp/storage/), or how addresses
+become paths (gsmtp/handlers/boxes.py). Weaknesses: with a path by address and no list of domains every address makes a
+box; quotas are the file system's; a box that is moved while a batch is being stored gets that batch in its new place.
 """
 
 from __future__ import annotations
@@ -42,12 +40,12 @@ from gsmtp.storage import Delivery, Store, sync_directory
 
 logger = logging.getLogger("gsmtp.handler")
 
-# Boxes that need no look before use. Forgetting them costs a few system calls for each that comes again;
-# there is a bound because with a catch-all strangers name the boxes.
+# Boxes that are known to exist. When they are forgotten, each costs a few system calls again. There is a limit
+# because with a catch-all strangers name the boxes.
 _REMEMBERED = 10_000
-# Octets, over all copies: nobody's small mail waits in a batch for more.
+# Octets of all copies of a mail. Above it the mail has a writer of its own, so that no small mail waits for it.
 _LARGE = 1 << 20
-# Seconds. What a crash leaves is rare and small; looking for it reads every box.
+# Seconds. Crashes leave few and small files, and looking for them reads every box.
 _SWEEP_INTERVAL = 6 * 3600.0
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _FLAGS = {
@@ -65,16 +63,19 @@ _FLAGS = {
 class Maildir(Handler):
     """Stores mail in Maildirs.
 
-    `path`: the Maildir, or a template with {address}, {local}, {domain} (gsmtp/handlers/boxes.py).
-    `domains`: names, as a list or a string with commas; mail for others gets 550 5.7.1. None: all are taken.
-    `fsync`: False answers 250 before the disk has the mail; for tests and for mail that may be lost.
-    `writers`: processes that write mail for each worker. One makes the largest batches; more help where a sync takes
-    long and many can run side by side. Large mail gets a writer of its own beside them, when there is some.
-    `sweep_hours`: files in tmp/ older than this, which crashes left, are removed at start and then every few hours,
-    by one worker: 36, from the Maildir specification; 0 for never.
+    `path` is the Maildir, or a template with {address}, {local}, {domain} (gsmtp/handlers/boxes.py).
 
-    Each option may be a string, as it comes from the command line. Raises ValueError for a wrong one, OSError for a
-    path that cannot be written, as far as that can be told without making anything.
+    `domains` has names, as a list or a string with commas; mail for others gets 550 5.7.1. None takes all.
+
+    `fsync` False answers 250 before the disk has the mail. It is for tests, and for mail that may be lost.
+
+    `writers` is the number of processes per worker that write mail. One makes the largest batches; more help where a
+    sync takes long and many can run at a time. Large mail has a writer of its own beside them, when there is some.
+
+    `sweep_hours` is the age at which files in tmp/, which crashes have left, are removed, at start and then every few
+    hours, by one worker. The default is the Maildir specification's; 0 means never.
+
+    Each option may be a string, as it comes from the command line.
     """
 
     def __init__(
@@ -85,6 +86,10 @@ class Maildir(Handler):
         writers: int | str = 1,
         sweep_hours: float | str = 36,
     ) -> None:
+        """Raises ValueError for a wrong option, and OSError for a path that cannot be written.
+
+        The path is only looked at here: nothing is made.
+        """
         if not isinstance(path, str):
             raise ValueError(f"path of a Maildir is a string, not {path!r}")
         self._boxes = Boxes(path)
@@ -100,7 +105,7 @@ class Maildir(Handler):
         self._unique = self._host = ""
 
     def on_start(self, worker: Any) -> None:
-        """Make the root, see that it can be written, start a writer. Raises OSError that tells what cannot be."""
+        """Make the root, check that it can be written, and start a writer. Raises OSError with a text for people."""
         self._host = socket.gethostname().replace("/", "\\057").replace(":", "\\072")
         self._unique = f"P{os.getpid()}R{secrets.token_hex(4)}"
         root = self._boxes.root
@@ -125,19 +130,22 @@ class Maildir(Handler):
             gevent.sleep(min(self._sweep_age, _SWEEP_INTERVAL))
 
     def on_stop(self) -> None:
-        """Finish what is under way and end the writers."""
+        """Finish the commits under way and end the writers."""
         if self._sweeper is not None:
             self._sweeper.kill(block=False)
         self._store.close()
         self._large.close()
 
     def on_rcpt(self, envelope: Any, recipient: Any) -> None:
-        """Refuse a domain that is not ours. The bare postmaster has none and is ours (RFC 5321 4.5.1)."""
+        """Raise Reject for a domain that is not in `domains`.
+
+        The bare postmaster has no domain and is always accepted (RFC 5321 4.5.1).
+        """
         if self._domains is not None and recipient.domain and recipient.domain not in self._domains:
             raise Reject(550, "5.7.1", "Mail for this domain is not accepted here")
 
     def on_message(self, envelope: Any, message: Any) -> None:
-        """Store a copy in each box. Raises OSError, and then there is none."""
+        """Store a copy in each box. Raises OSError, and RuntimeError of the store; then no copy is left."""
         boxes: dict[str, dict[str, None]] = {}
         for recipient in envelope.recipients:
             path = self._boxes.path(recipient.local, recipient.domain)
@@ -174,12 +182,12 @@ class Maildir(Handler):
 
 
 def _line(name: str, value: str) -> bytes:
-    """A header line. The protocol lets no control characters into an address; no file rests on that."""
+    """Return a header field. The protocol lets no control character into an address, but this does not rely on it."""
     return f"{name}: {_CONTROL.sub('?', value)}\r\n".encode("utf-8", "replace")
 
 
 def _look(root: str) -> None:
-    """Raise OSError when `root` is there and is no directory for us, or cannot be made."""
+    """Raise OSError when `root` is no directory that can be written, or cannot be made."""
     found = os.path.abspath(root)
     while not os.path.lexists(found):
         found = os.path.dirname(found)
@@ -195,7 +203,7 @@ def _unwritable(error: int | None, root: str) -> OSError:
 
 
 def _make_directories(path: str) -> None:
-    """`path` and what is missing above it, mode 0700, each entered durably in its parent."""
+    """Make `path` and its missing parents with mode 0700, each durably in its parent. Raises OSError."""
     parent = os.path.dirname(path.rstrip("/")) or "."
     try:
         try:
@@ -211,9 +219,9 @@ def _make_directories(path: str) -> None:
 
 
 def _make_box(box: str, root: str, sync: bool) -> None:
-    """Make what is missing of the Maildir `box`. Blocks.
+    """Make what is missing of the Maildir `box`. Blocks. Raises OSError.
 
-    It is synced in any case: another worker may have made it a moment ago and not have come so far.
+    It is synced in any case: another worker may have made it a moment ago and not have synced it yet.
     """
     for name in ("tmp", "new", "cur"):
         _make_directories(os.path.join(box, name))
@@ -228,7 +236,7 @@ def _make_box(box: str, root: str, sync: bool) -> None:
 
 
 def _sweep(pattern: str, before: float) -> None:
-    """Remove what crashes left in tmp/: regular files last changed before that time (seconds since 1970)."""
+    """Remove regular files in tmp/ that were last changed before a time in seconds since 1970."""
     for box in glob.iglob(pattern):
         try:
             entries = list(os.scandir(f"{box}/tmp"))

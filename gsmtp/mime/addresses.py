@@ -1,9 +1,8 @@
-"""Addresses of mail (RFC 5322 3.4, RFC 6532): parsed in one pass over tokens, and written so that they parse
-again.
+"""Addresses of mail (RFC 5322 3.4, RFC 6532): a parser in one pass over tokens, and a writer that it reads back.
 
-The parser reads what senders write: names without quotes, commas inside encoded words, routes, missing
-brackets. ReverseDns are decoded after the parsing, so no encoded word can forge a comma or a bracket. What cannot
-be an address is still returned as the text it is, and noted. It does not look at whether a domain exists.
+The parser reads what senders write: names without quotes, commas inside encoded words, routes, missing brackets. Names
+are decoded after parsing, so no encoded word can forge a comma or a bracket. What cannot be an address is still
+returned as the text it is, and noted as a defect. Whether a domain exists is not checked.
 """
 
 from __future__ import annotations
@@ -50,8 +49,9 @@ _LONGEST = 20_000
 
 
 class Address(NamedTuple):
-    """A mailbox: `name` for people, decoded, may be ""; `addr` as `local@domain`, quotes of the local part
-    kept.
+    """A mailbox.
+
+    `name` is the decoded display name, "" without one. `addr` is `local@domain`; quotes of the local part are kept.
     """
 
     name: str
@@ -59,13 +59,13 @@ class Address(NamedTuple):
 
     @property
     def local(self) -> str:
-        """What stands before the last "@", quotes kept; all when there is no "@"."""
+        """The part before the last "@", with its quotes; all of `addr` when it has no "@"."""
         local, at, domain = self.addr.rpartition("@")
         return local if at else domain
 
     @property
     def domain(self) -> str:
-        """What stands behind the last "@"; "" when there is none."""
+        """The part after the last "@"; "" when `addr` has none."""
         return self.addr.rpartition("@")[2] if "@" in self.addr else ""
 
     def __str__(self) -> str:
@@ -88,7 +88,10 @@ def parse_addresses(
     charsets: frozenset[str] = CHARSETS,
     note: Note | None = None,
 ) -> list[Address | Group]:
-    """The mailboxes and groups of an address list, in order. Never fails; reads at most `limit` of them."""
+    """Return the mailboxes and groups of an address list, in order.
+
+    Reads at most `limit` of them. Whatever the text is, it raises nothing.
+    """
     text = unfold(text)
     if note is None and (simple := _simple(text, limit, charsets)) is not None:
         return simple
@@ -96,7 +99,7 @@ def parse_addresses(
 
 
 def _simple(text: str, limit: int, charsets: frozenset[str]) -> list[Address | Group] | None:
-    """The list when all of it is of the common forms, else None. It is what the parser would find."""
+    """Return the list when all of it is of the common forms, as the parser would find it; else None."""
     out: list[Address | Group] = []
     at, length = 0, len(text)
     while at < length and len(out) < limit:
@@ -114,16 +117,15 @@ def _simple(text: str, limit: int, charsets: frozenset[str]) -> list[Address | G
 
 
 def valid_address(addr: str) -> bool:
-    """Whether `addr` is `local@domain` by RFC 5322 3.4.1, RFC 5321 4.1.2 and RFC 6532, at most 320
-    characters.
+    """Return whether `addr` is `local@domain` by RFC 5322 3.4.1, RFC 5321 4.1.2 and RFC 6532.
+
+    It may have at most 320 characters.
     """
     return len(addr) <= 320 and _ADDR.fullmatch(addr) is not None
 
 
 class _Parser:
-    """The state of one pass: the words of the mailbox at hand, its address in brackets, the group it stands
-    in.
-    """
+    """The state of one pass: the words of the current mailbox, its address in brackets, and the current group."""
 
     def __init__(self, text: str, limit: int, charsets: frozenset[str], note: Note | None) -> None:
         self.text = text
@@ -263,7 +265,7 @@ class _Parser:
         return decode_words(name, self.charsets) if "=?" in name else name
 
     def flush(self) -> None:
-        """End the mailbox at hand, if there is one."""
+        """End the current mailbox, if there is one."""
         if self.angle is not None:
             if self.open:
                 self.tell("bad_address", "a bracket has no end")
@@ -290,7 +292,7 @@ class _Parser:
         self.clear()
 
     def bare(self) -> tuple[str, str]:
-        """Name and address of a mailbox without brackets: the last run with an "@" is the address."""
+        """Return name and address of a mailbox without brackets: the last run with an "@" is the address."""
         while self.words and self.words[-1] == " ":
             self.words.pop()
             self.plain.pop()
@@ -311,7 +313,7 @@ class _Parser:
 
 
 def _joins(words: list[str], at: int) -> bool:
-    """Whether the white space at `at` stands beside a dot or an "@", so that it joins."""
+    """Return whether the white space at `at` is beside a dot or an "@", so that it joins."""
     before = words[at - 1][-1:] if at else ""
     after = words[at + 1][:1] if at + 1 < len(words) else ""
     return before in (".", "@") or after in (".", "@")
@@ -322,21 +324,21 @@ def _spec(tokens: list[str]) -> str:
 
 
 def quote_name(name: str) -> str:
-    """A name as a phrase: as it is when it is made of atoms, else quoted (RFC 5322 3.2.4, 3.2.5)."""
+    """Return a name as a phrase: unchanged when it is made of atoms, else quoted (RFC 5322 3.2.4, 3.2.5)."""
     if name == name.strip() and _PHRASE.fullmatch(name) and not _NEEDS_QUOTES.search(name):
         return name
     return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _shown(name: str) -> str:
-    """A name in one line of text. What looks like an encoded word is encoded, or it would be decoded again."""
+    """Return a name in one line of text. What looks like an encoded word is encoded, or it would be decoded again."""
     return " ".join(encode_words(name)) if "=?" in name else quote_name(name)
 
 
 def format_address(address: Address) -> str:
-    """`"Doe, John" <john@example.com>`, or the bare address without a name. Not encoded: names may be UTF-8.
+    """Return `"Doe, John" <john@example.com>`, or the bare address without a name.
 
-    Raises ValueError when name or address holds CR, LF or NUL.
+    Nothing is encoded: names may have any letters. Raises ValueError when name or address has CR, LF or NUL.
     """
     check_text(address.name)
     check_text(address.addr)
@@ -344,7 +346,7 @@ def format_address(address: Address) -> str:
 
 
 def format_addresses(addresses: Iterable[Address | Group]) -> str:
-    """An address list in one line that `parse_addresses` reads back as it was."""
+    """Return an address list in one line that `parse_addresses` reads back. Raises ValueError as `format_address`."""
     out = []
     for item in addresses:
         if isinstance(item, Group):
@@ -356,7 +358,10 @@ def format_addresses(addresses: Iterable[Address | Group]) -> str:
 
 
 def check_text(text: str) -> None:
-    """Raises ValueError for CR, LF or NUL, which could forge headers, and for lone surrogates."""
+    """Check a text for characters that could forge header fields.
+
+    Raises ValueError for CR, LF and NUL, and for lone surrogates.
+    """
     if "\r" in text or "\n" in text or "\0" in text:
         raise ValueError(f"CR, LF and NUL may not stand in a header: {text!r:.80}")
     try:

@@ -1,17 +1,18 @@
-"""A mail from its pieces: `build` chooses the structure, the types and the headers that must be there.
+"""Makes a mail of its pieces: `build` chooses the structure, the types and the fields that it must have.
 
-Nothing is encoded here but headers; encode.py chooses the transfer encodings when the mail is written.
+Only header fields are encoded here; writer.py chooses the transfer encodings when the mail is written.
 """
 
 from __future__ import annotations
 
 import mimetypes
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar, Union
 
 from gsmtp.mime.addresses import Address, Group
 from gsmtp.mime.defects import DEFAULT_LIMITS
@@ -19,10 +20,15 @@ from gsmtp.mime.domains import to_ascii
 from gsmtp.mime.fields import Parameters, SetField, Settable, to_addresses
 from gsmtp.mime.headers import Headers
 from gsmtp.mime.identifiers import make_boundary, make_message_id
-from gsmtp.mime.message import Message
 from gsmtp.mime.part import TYPE, Part, Source
+from gsmtp.mime.writer import encode_part
+
+if TYPE_CHECKING:
+    from gsmtp.mime.message import Message
 
 Addresses = str | Address | Group | Sequence[Address | Group | str]
+
+MessageClass = TypeVar("MessageClass", bound=Part)
 
 _NEWLINE = re.compile(r"\r\n|\r|\n")
 _ID = re.compile(r"<[^<>\s]+>")
@@ -30,10 +36,10 @@ _ID = re.compile(r"<[^<>\s]+>")
 
 @dataclass(frozen=True)
 class Attachment:
-    """Bytes (or text, which becomes UTF-8 with CRLF) to go with a mail.
+    """Content to attach to a mail: bytes, or text, which becomes UTF-8 with CRLF.
 
-    Without `content_type` it is guessed from the name, else application/octet-stream. `params` are further
-    parameters of Content-Type. `content_id` is with or without brackets.
+    Without `content_type` the type is guessed from the name, else it is application/octet-stream. `params` are further
+    parameters of Content-Type. `content_id` may be with or without brackets.
     """
 
     content: bytes | str
@@ -45,30 +51,28 @@ class Attachment:
 
     @classmethod
     def from_file(cls, path: str | PathLike[str]) -> Attachment:
-        """The content of a file under its own name. Raises OSError."""
+        """Return the content of a file under its own name. Raises OSError."""
         path = Path(path)
         return cls(path.read_bytes(), path.name)
 
 
-Attachable = Attachment | Message | tuple[str, bytes | str] | PathLike[str]
+Attachable = Union[Attachment, "Message", tuple[str, bytes | str], PathLike[str]]
 
 
 def text_bytes(text: str) -> bytes:
-    """Text as it stands in mail: UTF-8, lines ended by CRLF, the last one too."""
+    """Return text as mail has it: UTF-8, each line ended by CRLF."""
     data = _NEWLINE.sub("\r\n", text).encode("utf-8")
     return data + b"\r\n" if data and not data.endswith(b"\r\n") else data
 
 
 class Builder:
-    """Makes parts that share one `Source`: `encode` gives the bytes of such a part, `check` its defects
-    (none).
-    """
+    """Makes the parts of one mail. They share one `Source`, and have no defects."""
 
-    def __init__(self, encode: Callable[[Part], bytes]) -> None:
-        self.source = Source(DEFAULT_LIMITS, None, lambda part: [], encode)
+    def __init__(self) -> None:
+        self.source = Source(DEFAULT_LIMITS, None, lambda part: [], encode_part)
 
     def leaf(self, content_type: str, content: bytes, params: Mapping[str, str] | None = None) -> Part:
-        """A part of that type and content. ValueError for what is no type, or multipart."""
+        """Return a part of that type and content. Raises ValueError for what is no type, and for a multipart."""
         if not TYPE.fullmatch(content_type) or content_type.startswith("multipart/"):
             raise ValueError(f"not the type of a leaf: {content_type!r:.80}")
         part = Part(self.source, Headers())
@@ -77,12 +81,12 @@ class Builder:
         return part
 
     def text(self, subtype: str, text: str) -> Part:
-        """A text part in US-ASCII or UTF-8."""
+        """Return a text part in US-ASCII or UTF-8."""
         content = text_bytes(text)
         return self.leaf(f"text/{subtype}", content, {"charset": "us-ascii" if content.isascii() else "utf-8"})
 
     def multipart(self, subtype: str, parts: Iterable[Part], params: Mapping[str, str] | None = None) -> Part:
-        """A multipart with a boundary of its own."""
+        """Return a multipart with a new boundary."""
         part = Part(self.source, Headers())
         part.headers.add(
             "Content-Type",
@@ -92,8 +96,13 @@ class Builder:
         return part
 
     def attached(self, item: Attachable, disposition: str | None = None, content_id: str | None = None) -> Part:
-        """A part of what can be attached."""
-        if isinstance(item, Message):
+        """Return a part for an attachment.
+
+        Raises TypeError for what cannot be attached, ValueError for a bad type, OSError for a file that cannot be read.
+        """
+        if isinstance(item, Part):
+            if not item._is_message:
+                raise TypeError("a part that is no message cannot be attached")
             part = Part(self.source, Headers())
             part.headers.add("Content-Type", "message/rfc822")
             part.headers.add("Content-Disposition", disposition or "attachment")
@@ -124,9 +133,9 @@ class Builder:
             part.headers.add("Content-ID", f"<{content_id.strip('<>')}>")
         return part
 
-    def message(self, headers: Headers, body: Part) -> Message:
-        """A message with these headers and the body and Content headers of `body`."""
-        message = Message(self.source, headers)
+    def message(self, message_class: type[MessageClass], headers: Headers, body: Part) -> MessageClass:
+        """Return a message with these headers, and the content and Content fields of `body`."""
+        message = message_class(self.source, headers)
         message._children, message._embedded, message._payload = body._children, body._embedded, body._payload
         for name, field, _ in body.headers.fields():
             if isinstance(field, SetField):
@@ -135,7 +144,7 @@ class Builder:
 
 
 def build(
-    encode: Callable[[Part], bytes],
+    message_class: type[MessageClass],
     from_: Addresses,
     to: Addresses = (),
     subject: str = "",
@@ -149,8 +158,8 @@ def build(
     reply_to: Addresses = (),
     date: datetime | None = None,
     message_id: str | None = None,
-) -> Message:
-    """What `Message.build` does; `encode` is the function that writes a built part."""
+) -> MessageClass:
+    """Do what `Message.build` does, for the class of the message to make. Raises ValueError and OSError as it does."""
     head = Headers()
     senders = to_addresses(from_)
     if not senders:
@@ -172,8 +181,8 @@ def build(
         head.add(name, value)
     complete_references(head)
     head.add("MIME-Version", "1.0")
-    builder = Builder(encode)
-    return builder.message(head, _body(builder, text, html, list(attachments), inline or {}))
+    builder = Builder()
+    return builder.message(message_class, head, _body(builder, text, html, list(attachments), inline or {}))
 
 
 def _body(
@@ -183,7 +192,10 @@ def _body(
     attachments: list[Attachable],
     inline: Mapping[str, Attachable],
 ) -> Part:
-    """Text and HTML as alternatives, what the HTML shows related to it, what is attached mixed in."""
+    """Return the body: text and HTML as alternatives, images related to the HTML, attachments mixed in.
+
+    Raises ValueError for inline attachments without HTML.
+    """
     shown: list[Part] = [] if text is None else [builder.text("plain", text)]
     if html is not None:
         page = builder.text("html", html)
@@ -202,7 +214,7 @@ def _body(
 
 
 def _domain(senders: Sequence[Address | Group]) -> str | None:
-    """The sender's domain for the Message-ID."""
+    """Return the sender's domain for the Message-ID, or None."""
     for item in senders:
         if isinstance(item, Address) and item.domain and not item.domain.startswith("["):
             return to_ascii(item.domain)
@@ -210,7 +222,7 @@ def _domain(senders: Sequence[Address | Group]) -> str | None:
 
 
 def complete_references(head: Headers) -> None:
-    """References must end with what In-Reply-To names (RFC 5322 3.6.4)."""
+    """Make References end with what In-Reply-To names (RFC 5322 3.6.4)."""
     replied = _ID.findall(head.get("In-Reply-To", "") or "")
     known = _ID.findall(head.get("References", "") or "")
     missing = [found for found in replied if found not in known]

@@ -1,10 +1,9 @@
-"""Bytes to text under a name that a stranger gave.
+"""Bytes to text, under a charset name that a stranger gave.
 
-The name selects from an allow-list: Python's codec registry also holds codecs that are not charsets (zlib,
-rot13, unicode_escape) or whose time is not linear (punycode, idna). Text comes out whatever the name and the
-bytes are. The order of trials is the caller's to know: the named charset; its common superset, since senders
-name the small set and use the large one; and for no name or an unknown one utf-8, then cp1252, in which every
-byte is something.
+The name selects from an allow-list, because Python's codec registry also holds codecs that are not charsets (zlib,
+rot13, unicode_escape) or whose time is not linear (punycode, idna). The result is text whatever the name and the bytes
+are. These are tried in order: the named charset; its common superset, since senders name the small set and use the
+large one; and without a known name utf-8, then cp1252, in which every byte is a character.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ def _squeeze(name: str) -> str:
     return _NOT_ALPHANUMERIC.sub("", name.lower())
 
 
-# ReverseDns as they come, without punctuation: "ISO_8859-1" and "iso8859 1" are the same.
+# Names as they come, without punctuation: "ISO_8859-1" and "iso8859 1" are the same.
 _CODECS: dict[str, str] = {_squeeze(alias): codec for alias, codec in aliases.items() if codec in CHARSETS}
 _CODECS.update({_squeeze(codec): codec for codec in CHARSETS})
 _CODECS.update(
@@ -112,13 +111,13 @@ def _cached_codec(name: str) -> str | None:
 
 
 def codec_for(name: str, allowed: frozenset[str] = CHARSETS) -> str | None:
-    """Python's codec for a charset name as it stands in mail, or None when it is unknown or not allowed."""
+    """Return Python's codec for a charset name as mail has it, or None when it is unknown or not allowed."""
     codec = _codec(name)
     return codec if codec in allowed else None
 
 
 def guess(data: bytes) -> str:
-    """Text of bytes that name no charset: utf-8, else cp1252. Never fails."""
+    """Return the text of bytes that name no charset: by utf-8, else by cp1252. Raises nothing."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
@@ -131,8 +130,9 @@ def decode_text(
     allowed: frozenset[str] = CHARSETS,
     note: Callable[[str, str], None] | None = None,
 ) -> str:
-    """Text of `data` in the charset of that name. Never fails: what does not fit becomes U+FFFD, and is
-    noted.
+    """Return the text of `data` in the charset of that name. Raises nothing.
+
+    What does not fit becomes U+FFFD, and is noted as a defect.
     """
     codec = _codec(charset) if charset else "ascii"
     if codec is None or codec not in allowed:
@@ -162,16 +162,16 @@ def decode_text(
 
 @cache
 def _table(codec: str) -> str | None:
-    """What each byte is in a charset of single bytes, U+FFFD for those that are nothing; None for another
-    charset.
-    """
+    """Return the character of each byte in a single-byte charset, U+FFFD where it has none; None for other charsets."""
     table: str | None = getattr(import_module(f"encodings.{codec}"), "decoding_table", None)
     return None if table is None else table.replace("\ufffe", "\ufffd")
 
 
 def _replaced(data: bytes, codec: str) -> str:
-    """Text with U+FFFD for what does not fit. Python calls a function for each of these, which costs a hundred
-    times what a character does: single bytes go by a table, and what is plainly in no such charset is guessed.
+    """Return the text with U+FFFD for what does not fit.
+
+    For each of these Python calls a function, which costs a hundred times what a character does. So single bytes go by
+    a table, and bytes that are plainly in no such charset are guessed.
     """
     if table := _table(codec):
         return charmap_decode(data, "strict", table)[0]

@@ -1,7 +1,7 @@
-"""All that is wrong with a mail: decode everything once more, with someone listening.
+"""Lists all defects of a mail, by decoding everything once more with a note-taker.
 
-Reading does not stop to record; this pass runs the same parsers with a note-taker, so what reading forgave
-and what is listed here are one and the same.
+Reading does not stop to record defects. This pass runs the same parsers, so the defects listed are exactly those that
+reading has forgiven.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _OPAQUE = frozenset(b"received message-id in-reply-to references dkim-signature 
 
 
 class _Full(Exception):
-    """As many defects as are listed were found."""
+    """The limit of listed defects is reached."""
 
 
 class _Log:
-    """Collects defects up to the limit; `at` is the offset they get."""
+    """Collects defects up to the limit. `at` is the offset that they get."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -41,6 +41,7 @@ class _Log:
         self.add(Defect(code, text, self.at))
 
     def add(self, defect: Defect) -> None:
+        """Add a defect. Raises _Full."""
         if len(self.found) >= self.limit:
             self.found.append(Defect("too_many_defects", f"more than {self.limit}", defect.offset))
             raise _Full
@@ -48,7 +49,7 @@ class _Log:
 
 
 def check(root: Part) -> list[Defect]:
-    """The defects of `root` and all below it, ordered by offset. Time is linear in the size of the mail."""
+    """Return the defects of `root` and all parts below it by offset. The time is linear in the size of the mail."""
     log = _Log(root._source.limits.defects)
     try:
         for number, part in enumerate(root.walk()):

@@ -1,13 +1,14 @@
-"""Dates of mail (RFC 5322 3.3 and 4.3), read as they are written and written as they should be."""
+"""Dates of mail (RFC 5322 3.3 and 4.3), read as senders write them and written by the standard library."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta, timezone
+from email.utils import format_datetime
 
-_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MONTH_NUMBER = {name.lower(): number for number, name in enumerate(_MONTHS, 1)}
+_MINUTE = timedelta(minutes=1)
 # RFC 5322 4.3: obs-zone; other names, the military letters among them, mean nothing reliable and are read as
 # UTC.
 _ZONES = {"est": -5, "edt": -4, "cst": -6, "cdt": -5, "mst": -7, "mdt": -6, "pst": -8, "pdt": -7}
@@ -31,9 +32,10 @@ _LONGEST = 300
 
 
 def parse_date(text: str) -> datetime | None:
-    """The date in a Date header, always with a time zone (UTC where none can be read), or None.
+    """Return the date in a Date field, or None when none can be read.
 
-    Two-digit years are read as RFC 5322 4.3 says. A leap second becomes the second before.
+    It has a time zone: UTC where none can be read. Two-digit years are read as RFC 5322 4.3 says. A leap second becomes
+    the second before it.
     """
     text = " ".join(text[:_LONGEST].split())
     if found := _RFC.search(text) or _RFC.search(_COMMENT.sub(" ", text)):
@@ -84,20 +86,15 @@ def _zone(text: str | None) -> timezone:
 
 
 def format_date(when: datetime) -> str:
-    """`"Mon, 02 Jan 2006 15:04:05 -0700"` (RFC 5322 3.3). A naive time is taken as UTC and written as -0000.
+    """Return a date as RFC 5322 3.3 wants it: `"Mon, 02 Jan 2006 15:04:05 -0700"`.
 
-    Raises ValueError for a year before 1900, which RFC 5322 does not allow.
+    A naive time is taken as UTC and written with -0000. An offset is rounded to minutes. Raises ValueError for a year
+    before 1900, which RFC 5322 does not allow, and for an offset that rounds to a whole day.
     """
     if when.year < 1900:
         raise ValueError(f"RFC 5322 has no years before 1900: {when.year}")
     offset = when.utcoffset()
-    if offset is None:
-        zone = "-0000"
-    else:
-        # The sign is apart from the digits: divmod of a negative half hour would give -0530 as -0630.
-        minutes = round(abs(offset).total_seconds() / 60)
-        zone = f"{'-' if offset < timedelta(0) else '+'}{minutes // 60:02d}{minutes % 60:02d}"
-    return (
-        f"{_DAYS[when.weekday()]}, {when.day:02d} {_MONTHS[when.month - 1]} {when.year:04d} "
-        f"{when.hour:02d}:{when.minute:02d}:{when.second:02d} {zone}"
-    )
+    if offset is not None and offset % _MINUTE:
+        # email.utils would write seconds, as some time zones had in the nineteenth century.
+        when = when.replace(tzinfo=timezone(round(offset / _MINUTE) * _MINUTE))
+    return format_datetime(when)

@@ -1,4 +1,4 @@
-"""The way in: bytes to a `Message`."""
+"""The entry to decoding: `decode` makes a `Message` of bytes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,11 @@ def decode(
     strict: bool = False,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Message:
-    """A mail as a `Message` (RFC 5322, 2045 to 2049). Only its head is looked at now, the rest when it is
-    asked for.
+    """Return a mail as a `Message` (RFC 5322, 2045 to 2049). Only its header section is read now, the rest when needed.
 
-    No content makes it raise: what is broken is salvaged, and `Message.defects` lists it. With `strict` the
-    whole mail is checked now, and the first defect is raised as `MimeError`. An mmap must stay open as long
-    as the message is used; a memoryview of anything but a whole bytes object, and a bytearray, are copied.
-    TypeError for what is not bytes.
+    Broken content is salvaged, and `Message.defects` lists what was wrong. With `strict` the whole mail is checked now,
+    and the first defect is raised as `MimeError`. An mmap must stay open as long as the message is used. A bytearray is
+    copied, and so is a memoryview of anything but a whole bytes object. Raises TypeError for what is not bytes.
     """
     buffer: bytes | mmap.mmap
     if isinstance(raw, bytes | mmap.mmap):

@@ -1,8 +1,8 @@
-"""What can be wrong with a mail, under stable names, and how much of a mail is read.
+"""What can be wrong with a mail, under stable codes, and how much of a mail is read.
 
-A `Defect` is recorded and decoding goes on; with `strict=True` the first one is raised as `MimeError` under
-the same code. The codes are part of the interface: they are what a program compares, the texts are for
-people. Every limit is a field of `Limits`. This file knows nothing of mail's syntax.
+A `Defect` is recorded and decoding goes on; with `strict=True` the first one is raised as `MimeError` with the same
+code. The codes are part of the interface: programs compare them, and the texts are for people. Every limit is a field
+of `Limits`. This file does not know the syntax of mail.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ Note = Callable[[str, str], None]
 class Defect(NamedTuple):
     """One thing wrong: `code` from `CODES`, `text` for people, `offset` in bytes from the start of the mail.
 
-    Inside an attached message that was itself encoded, the offset is that of the encoded body.
+    Inside an attached message that was itself encoded, the offset is relative to the encoded body.
     """
 
     code: str
@@ -67,7 +67,7 @@ class Defect(NamedTuple):
 
 
 class MimeError(ValueError):
-    """Raised by strict decoding: `code` from `CODES` and `offset` in bytes."""
+    """Raised by strict decoding. `code` is from `CODES`, `offset` is in bytes."""
 
     def __init__(self, code: str, text: str, offset: int) -> None:
         super().__init__(f"{code} at {offset}: {text}")
@@ -78,10 +78,9 @@ class MimeError(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """How much of a mail is read; what is beyond is left out and recorded as a defect, never an error when
-    lenient.
+    """How much of a mail is read. What is beyond a limit is left out and recorded as a defect.
 
-    The defaults let through what people send and keep the time for hostile mail in proportion to its size.
+    The defaults admit what people send, and keep the time for hostile mail in proportion to its size.
     """
 
     depth: int = 50  # multiparts and attached messages inside each other; real mail has under ten

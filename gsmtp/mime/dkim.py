@@ -1,8 +1,8 @@
-"""DKIM signatures (RFC 6376, RFC 8463): rsa-sha256 and ed25519-sha256 over the bytes that go out.
+"""DKIM signatures (RFC 6376, RFC 8463): rsa-sha256 and ed25519-sha256 over the bytes that are sent.
 
-The key work is `cryptography`'s (the extra `dkim`), imported when a key is loaded. From is signed once more
-than it stands, so that none can be added; there is no `l=`, with which a body could be. Verifying is not done
-here.
+Keys are handled by `cryptography` (the extra `dkim`), which is imported when a key is loaded. From is signed once more
+than it occurs, so that none can be added. There is no `l=`, with which the body could be extended. Verifying is not
+done here.
 """
 
 from __future__ import annotations
@@ -40,10 +40,9 @@ _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](
 class DKIM:
     """Signs for `domain` with the key published at `selector._domainkey.domain`.
 
-    `key` is a PEM (encrypted ones with `password`), or a private key of `cryptography`; RSA keys of 1024 bits
-    and more sign rsa-sha256, Ed25519 keys ed25519-sha256. `headers` are the names signed if they stand; those
-    in `oversign` once more. `expires` is in seconds. Raises ValueError for a key, a name or an algorithm that
-    cannot be used.
+    `key` is a PEM, or a private key of `cryptography`; `password` decrypts a PEM. RSA keys of 1024 bits and more sign
+    rsa-sha256, Ed25519 keys ed25519-sha256. The fields named in `headers` are signed if the mail has them, and those in
+    `oversign` once more. `expires` is in seconds.
     """
 
     def __init__(
@@ -59,6 +58,7 @@ class DKIM:
         identity: str | None = None,
         expires: int | None = None,
     ) -> None:
+        """Load the key. Raises ValueError for a key, a name or an algorithm that cannot be used."""
         self.domain = to_ascii(domain).rstrip(".")
         if not _LABEL.fullmatch(selector) or not _LABEL.fullmatch(self.domain):
             raise ValueError(f"not a selector and a domain: {selector!r}, {domain!r}")
@@ -80,10 +80,10 @@ class DKIM:
         self.algorithm = "rsa-sha256" if hasattr(self._key, "key_size") else "ed25519-sha256"
 
     def sign(self, raw: bytes) -> bytes:
-        """The DKIM-Signature header for a mail with CRLF line ends, with its own CRLF, to stand before the
-        mail.
+        """Return the DKIM-Signature field for a mail, with its CRLF, to be put in front of it.
 
-        Raises ValueError for a mail without From or with a bare LF, which no verifier would see as it is.
+        The mail has CRLF line ends. Raises ValueError for a mail without From or with a bare LF, which no verifier
+        would see as it is.
         """
         head, _, body = raw.partition(b"\r\n\r\n")
         if raw.count(b"\n") != raw.count(b"\r\n"):
@@ -174,7 +174,7 @@ def _names(names: list[str]) -> list[str]:
 
 
 def _wrapped(tags: list[str], names: list[str]) -> str:
-    """Tags and names on lines of at most 78; names are joined without white space while they fit."""
+    """Return tags and names on lines of at most 78; names are joined without white space while they fit."""
     out, used = "", len("DKIM-Signature: ")
     for number, (piece, space) in enumerate([*((tag, " ") for tag in tags), *((name, "") for name in names)]):
         space = " " if piece.startswith("h=") else space if number else ""

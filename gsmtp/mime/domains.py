@@ -1,7 +1,7 @@
-"""Domains with other letters than ASCII to A-labels (RFC 5890): what stands on the wire without SMTPUTF8.
+"""Internationalized domains as A-labels (RFC 5890), the form that they have in mail without SMTPUTF8.
 
-Labels are lower-cased, normalised (NFC) and put into Punycode, as IDNA 2008 has it; whether a registry would
-allow them is not checked, beyond that they consist of letters, marks, digits and hyphens.
+Labels are lower-cased, normalised (NFC) and put into Punycode, as IDNA 2008 does. They must consist of letters, marks,
+digits and hyphens; whether a registry would allow them is not checked.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import unicodedata
 
 
 def to_ascii(domain: str) -> str:
-    """`"bücher.example"` to `"xn--bcher-kva.example"`; ASCII comes back as it is. ValueError for what is no
-    domain.
+    """Return a domain in ASCII: `"bücher.example"` gives `"xn--bcher-kva.example"`.
+
+    Raises ValueError for what is no domain.
     """
     if domain.isascii():
         return domain

@@ -1,8 +1,8 @@
-"""A header as it is set: its name checked, its value encoded and folded for the wire.
+"""Header fields that are set: the name is checked, the value is encoded and folded.
 
-What a value may be depends on the name: addresses, a date, identifiers, a type with parameters, free text.
-CR, LF or NUL in a value is a ValueError here, where it is set, so that no forged header can get further.
-Addresses, domains and identifiers are never encoded words.
+What a value may be depends on the name: addresses, a date, identifiers, a type with parameters, free text. CR, LF and
+NUL in a value raise ValueError when it is set, so that no forged field gets further. Addresses, domains and identifiers
+never become encoded words.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from gsmtp.mime.fold import LONGEST_TOKEN, Token, encode_words, fold, needs_enco
 
 
 class NeedsSMTPUTF8(ValueError):
-    """Raised when a mail that must keep to ASCII holds an address whose local part does not (RFC 6531)."""
+    """Raised when a mail that must be ASCII has an address whose local part is not (RFC 6531)."""
 
 
 class Parameters(NamedTuple):
-    """The value of Content-Type, Content-Disposition and their kin."""
+    """A value with parameters, as Content-Type and Content-Disposition have it."""
 
     value: str
     params: Mapping[str, str]
 
 
 class SetField(NamedTuple):
-    """A field that was set: its name, what it was set to, and the bytes of the value, encoded and folded."""
+    """A field that was set: its name, the value it was set to, and the bytes of the value, encoded and folded."""
 
     name: str
     value: Value
@@ -41,7 +41,7 @@ class SetField(NamedTuple):
 Value = str | Parameters | tuple[Address | Group, ...]
 Settable = str | datetime | Parameters | Address | Group | Sequence[Address | Group | str]
 
-# RFC 5322 2.2: ftext = %d33-57 / %d59-126. ReverseDns longer than 76 leave no room for a value.
+# RFC 5322 2.2: ftext = %d33-57 / %d59-126. Names longer than 76 leave no room for a value.
 _NAME = re.compile(r"[!-9;-~]{1,76}")
 _ADDRESS_NAMES = """
 from sender reply-to to cc bcc resent-from resent-sender resent-to resent-cc resent-bcc resent-reply-to
@@ -64,7 +64,11 @@ _QUOTABLE = re.compile(r"[\t -~]*")
 
 
 def make_field(name: str, value: Settable) -> SetField:
-    """The field for `name: value`. Raises ValueError for what may not stand in it, NeedsSMTPUTF8 never."""
+    """Return the field for a name and a value.
+
+    Raises ValueError for what it cannot hold, and TypeError for a value of a wrong type. It does not raise
+    NeedsSMTPUTF8.
+    """
     if not _NAME.fullmatch(name):
         raise ValueError(f"not a name of a header: {name!r:.80}")
     kept = _keep(name.lower(), value)
@@ -94,7 +98,10 @@ def _keep(name: str, value: Settable) -> Value:
 def to_addresses(
     value: str | Address | Group | Sequence[Address | Group | str],
 ) -> tuple[Address | Group, ...]:
-    """Addresses given as text, as one or as several. ValueError for what is no address."""
+    """Return the addresses that are given as a text, as one address or group, or as several of these.
+
+    Raises ValueError for what is no address, TypeError for another type.
+    """
     items: Iterable[Address | Group | str]
     items = (value,) if isinstance(value, str | Address | Group) else value
     out: list[Address | Group] = []
@@ -116,10 +123,10 @@ def to_addresses(
 
 
 def encode_value(name: str, value: Value, utf8: bool | None) -> bytes:
-    """The bytes of a kept value. `utf8`: True for raw UTF-8, False for ASCII alone, None for UTF-8 where it
-    must be.
+    """Return the bytes of a value that was set.
 
-    Raises NeedsSMTPUTF8 when `utf8` is False and only UTF-8 can carry an address.
+    `utf8` True gives raw UTF-8, False ASCII alone, and None UTF-8 only where it is needed. Raises NeedsSMTPUTF8 when
+    `utf8` is False and only UTF-8 can carry an address.
     """
     if isinstance(value, Parameters):
         return fold(name, _parameter_tokens(value, utf8 is True))
@@ -145,7 +152,7 @@ def _mailboxes(items: Iterable[Address | Group]) -> Iterable[Address]:
 
 
 def _address_tokens(items: Sequence[Address | Group], utf8: bool) -> list[Token]:
-    """An address list as tokens, one per address where it fits on a line, so that lines break at commas."""
+    """Return an address list as tokens, one per address where it fits on a line, so that lines break at commas."""
     tokens: list[Token] = []
     for number, item in enumerate(items):
         comma = "," if number < len(items) - 1 else ""
@@ -176,7 +183,7 @@ def _mailbox(address: Address, end: str, utf8: bool) -> list[Token]:
 
 
 def _phrase(name: str, utf8: bool) -> list[Token]:
-    """A name as tokens: atoms, a quoted string (which stays one when folded), or encoded words."""
+    """Return a name as tokens: atoms, a quoted string (which stays one when folded), or encoded words."""
     if not name:
         return []
     words = name.split(" ")
@@ -189,7 +196,7 @@ def _phrase(name: str, utf8: bool) -> list[Token]:
 
 
 def _parameter_tokens(value: Parameters, utf8: bool) -> list[Token]:
-    """A value and its parameters (RFC 2045 5.1), what is long or not ASCII by RFC 2231."""
+    """Return a value and its parameters as tokens (RFC 2045 5.1). What is long or not ASCII goes by RFC 2231."""
     pieces = [value.value]
     for name, text in value.params.items():
         pieces += _parameter(name, text, utf8)

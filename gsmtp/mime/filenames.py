@@ -1,4 +1,4 @@
-"""A name from a stranger to a name for a file."""
+"""Makes a safe file name of a name that a stranger gave."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _LONGEST = 255
 
 
 def safe_filename(name: str) -> str:
-    """The last component of `name`, safe to create in a directory of one's own: never "", ".", or hidden; 255
-    bytes at most.
+    """Return the last component of `name`, made safe to create in a directory of one's own.
 
-    Two parts may have one name: not overwriting is left to the caller.
+    It is never "" or ".", not hidden, and at most 255 bytes. Two parts may have one name: the caller must see that it
+    does not overwrite a file.
     """
     name = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
     name = _UNSAFE.sub("_", name).strip(" .")

@@ -1,9 +1,8 @@
-"""Values of headers to lines: folded at 78 octets where there is a place for it, never above 998 (RFC 5322
-2.1.1).
+"""Folds field values: at 78 octets where a line can break, and never above 998 (RFC 5322 2.1.1).
 
-A value is a list of tokens, each with the white space before it; a line may break before a token, and the
-white space then opens the next line, so that unfolding gives the value back. Encoded words (RFC 2047) are
-made here: at most 75 characters, split between code points, each whole in itself.
+A value is a list of tokens, each with the white space before it. A line may break before a token, and the white space
+then opens the next line, so that unfolding gives the value back. Encoded words (RFC 2047) are made here: each has at
+most 75 characters, is split between code points, and is whole in itself.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ Token = tuple[str, str]  # white space before, text
 
 
 def needs_encoding(word: str, utf8: bool) -> bool:
-    """Whether a word (without white space) must become an encoded word to arrive as it is."""
+    """Return whether a word (without white space) must become an encoded word to arrive unchanged."""
     return (
         "=?" in word or len(word) > LONGEST_TOKEN or not (utf8 or word.isascii()) or _CONTROL.search(word) is not None
     )
@@ -39,9 +38,9 @@ def _q(data: bytes) -> str:
 
 
 def encode_words(text: str, room: int = _WORD) -> list[str]:
-    """`text` as encoded words in UTF-8, the first at most `room` characters long, the others 75.
+    """Return `text` as encoded words in UTF-8, the first at most `room` characters long, the others 75.
 
-    Q or B, whichever is shorter. ValueError for lone surrogates.
+    The encoding is Q or B, whichever is shorter.
     """
     data = text.encode("utf-8")
     special = len(data) - sum(1 for byte in data if byte in _Q_SAFE or byte == 32)
@@ -74,9 +73,9 @@ def _word(data: bytes, use_q: bool) -> str:
 
 
 def text_tokens(text: str, utf8: bool, room: int = _WORD) -> list[Token]:
-    """Free text (RFC 5322 2.2.1) as tokens; words that need it are encoded, neighbours among them together.
+    """Return free text (RFC 5322 2.2.1) as tokens, in which words that need it are encoded, neighbours together.
 
-    `room` is what is left of the first line.
+    `room` is the number of characters left on the first line.
     """
     tokens: list[Token] = []
     pending = ""  # words to be encoded, with the white space between them
@@ -106,11 +105,10 @@ def _encoded_tokens(before: str, text: str, room: int) -> list[Token]:
 
 
 def fold(name: str, tokens: Iterable[Token], hold_first: bool = False) -> bytes:
-    """The value of header `name` as bytes with CRLF and white space where a line ends, without name and last
-    CRLF.
+    """Return the value of header field `name` as bytes, folded, without the name and the last CRLF.
 
-    With `hold_first` the first token stays on the line of the name whatever its length. ValueError when a
-    line would be longer than 998 octets.
+    With `hold_first` the first token stays on the line of the name whatever its length. Raises ValueError when a line
+    would be longer than 998 octets.
     """
     lines: list[str] = []
     line = ""

@@ -1,10 +1,9 @@
-"""The head of a mail: an ordered table of fields over offsets, of which nothing is decoded until it is asked
-for.
+"""The header section of a mail: an ordered table of fields over offsets. Fields are decoded when they are asked for.
 
-`scan` finds the fields with one possessive expression per field. The table answers by name without regard to
-case; where a field stands more than once the first counts, and all are kept. Fields can be set, added and
-deleted: such a field carries its own bytes, and the others stay the bytes they were. Weak: values are found
-by name through a scan of the table when a name stands more than once.
+`scan` finds the fields with one possessive expression per field. The table is asked by name without regard to case;
+where a name occurs more than once the first counts, and all are kept. Fields can be set, added and deleted: such a
+field carries its own bytes, and the others keep theirs. Weakness: when a name occurs more than once, its values are
+found by a scan of the table.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ Field = Span | SetField
 
 
 class Head(NamedTuple):
-    """What `scan` found: lower-case names and fields in order, where the body starts, and what was wrong."""
+    """What `scan` has found: lower-case names and fields in order, where the body starts, and the defects."""
 
     names: list[bytes]
     fields: list[Span]
@@ -66,8 +65,10 @@ def scan(
     mbox: bool = False,
     most: int | None = None,
 ) -> Head:
-    """The head that begins at `start`, in one pass. `delimiters` are lines that end a part, so a head too.
-    `most` is how many headers are read if that is fewer than `limits` let through, at least one.
+    """Read the header section that begins at `start`, in one pass, and return what was found.
+
+    `delimiters` are lines that end a part, and so its header section. `most` is the number of fields to read if that is
+    fewer than `limits` allow, but at least one.
     """
     most = limits.headers if most is None else min(limits.headers, most)
     names: list[bytes] = []
@@ -112,8 +113,9 @@ def scan(
 
 
 def _regular(buffer: bytes, at: int, stop: int, most: int) -> Head | None:
-    """The head at `at` when a blank line ends it and all in it are fields with names; else None. Two calls
-    find it.
+    """Return the header section at `at` when it ends with a blank line and has only fields with names; else None.
+
+    Two calls find it.
     """
     whole = _FIELDS.match(buffer, at, stop)
     end = whole.end() if whole else at
@@ -132,7 +134,7 @@ def _line(buffer: Buffer, at: int, end: int) -> bytes:
 
 
 def delimiter_line(line: bytes) -> bytes:
-    """A line as delimiters are compared: without its line end and the white space before (RFC 2046 5.1.1)."""
+    """Return a line as delimiters are compared: without line end and the white space before it (RFC 2046 5.1.1)."""
     return (line[:-1] if line[-1:] == b"\r" else line).rstrip(b" \t")
 
 
@@ -145,11 +147,11 @@ _NO_HEAD = Head([], [], 0, [])
 
 
 class Headers:
-    """A head's fields in order. `headers["X"]` is the decoded text of the first X, or None.
+    """The fields of a header section in order. `headers["X"]` is the decoded text of the first X, or None.
 
-    Setting replaces the first field of the name and deletes the others. A value is text, for addresses also
-    `Address`, `Group` or a list of them, for dates a datetime. A value with CR, LF or NUL is a ValueError, as
-    is one that no line can hold.
+    Setting replaces the first field of the name and deletes the others. A value is a text, for addresses also
+    `Address`, `Group` or a list of them, for dates a datetime. Setting and adding raise ValueError for a value with CR,
+    LF or NUL, and for one that no line can hold.
     """
 
     __slots__ = ("_fields", "_head", "_limits", "_names", "changed")
@@ -162,11 +164,11 @@ class Headers:
         self.changed = False
 
     def value(self, field: Field) -> bytes:
-        """The bytes of a field's value, folds and all."""
+        """Return the bytes of a field's value, with its folds."""
         return field.raw if isinstance(field, SetField) else field[2].strip(b" \t\r\n")
 
     def find(self, name: bytes) -> bytes | None:
-        """The bytes of the first field of that lower-case name, folds and all, or None."""
+        """Return the bytes of the first field of that lower-case name, with its folds, or None."""
         names = self._names
         if name not in names:
             return None
@@ -183,21 +185,21 @@ class Headers:
         return self.get(name)
 
     def get(self, name: str, default: str | None = None) -> str | None:
-        """The first field of that name, unfolded, words decoded; `default` when there is none."""
+        """Return the first field of that name, unfolded and with encoded words decoded; `default` without one."""
         raw = self.find(name.lower().encode("utf-8", "replace"))
         return default if raw is None else self._text(raw)
 
     def raw(self, name: str) -> bytes | None:
-        """The bytes of the first field of that name as they stand, white space around stripped, or None."""
+        """Return the bytes of the first field of that name without white space around them, or None."""
         return self.find(name.lower().encode("utf-8", "replace"))
 
     def get_all(self, name: str) -> list[str]:
-        """All fields of that name in order, decoded."""
+        """Return all fields of that name in order, decoded."""
         key = name.lower().encode("utf-8", "replace")
         return [self._text(self.value(self._fields[at])) for at, found in enumerate(self._names) if found == key]
 
     def items(self) -> Iterator[tuple[str, str]]:
-        """All fields in order as (name as it stands, decoded text)."""
+        """Return all fields in order as (name as it is written, decoded text)."""
         for field in self._fields:
             if isinstance(field, SetField):
                 yield field.name, self._text(field.raw)
@@ -209,7 +211,7 @@ class Headers:
         return field.name if isinstance(field, SetField) else field[1].decode("ascii")
 
     def keys(self) -> list[str]:
-        """The names in order as they stand, repeated where a field is."""
+        """Return the names in order as they are written, repeated where a field is."""
         return [self._name(at) for at in range(len(self._fields))]
 
     def __iter__(self) -> Iterator[str]:
@@ -225,7 +227,7 @@ class Headers:
         return f"<Headers: {len(self)} fields>"
 
     def defects(self) -> Iterator[Defect]:
-        """What was wrong with the head as such: lines, limits, fields that stand twice."""
+        """Return the defects of the header section as such: lines, limits, fields that occur twice."""
         yield from self._head.defects
         seen: set[bytes] = set()
         for name, field in zip(self._names, self._fields, strict=True):
@@ -235,20 +237,21 @@ class Headers:
                 seen.add(name)
 
     def spans(self) -> Iterator[tuple[bytes, bytes, int]]:
-        """The fields that stand in the buffer as (lower-case name, bytes, offset)."""
+        """Return the fields of the buffer as (lower-case name, bytes, offset)."""
         for name, field in zip(self._names, self._fields, strict=True):
             if not isinstance(field, SetField):
                 yield name, self.value(field), field.start()
 
     def put(self, field: SetField) -> None:
-        """Append a field that is encoded already."""
+        """Append a field that is already encoded."""
         self._fields = [*self._fields, field]
         self._names = [*self._names, field.name.lower().encode("ascii")]
         self.changed = True
 
     def fields(self) -> Iterator[tuple[str, Field, bytes]]:
-        """All fields in order as (name, field, its bytes: the whole line of a `Span`, the value of a
-        `SetField`).
+        """Return all fields in order as (name, field, bytes).
+
+        The bytes are the whole line of a `Span`, but the value of a `SetField`.
         """
         for at, field in enumerate(self._fields):
             yield self._name(at), field, field.raw if isinstance(field, SetField) else field[0]
@@ -281,6 +284,6 @@ class Headers:
 
     @property
     def scanned(self) -> tuple[int, int] | None:
-        """Where the first field that stood in the buffer begins and the last ends, or None when none did."""
+        """The offsets where the buffer's first field begins and its last one ends, or None when it had none."""
         fields = self._head.fields
         return (fields[0].start(), fields[-1].end()) if fields else None

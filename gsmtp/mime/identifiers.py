@@ -1,4 +1,4 @@
-"""ReverseDns that must be unique: Message-ID (RFC 5322 3.6.4) and boundaries (RFC 2046 5.1.1)."""
+"""Identifiers that must be unique: Message-ID (RFC 5322 3.6.4) and boundaries (RFC 2046 5.1.1)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 
 
 def make_message_id(domain: str | None = None) -> str:
-    """`"<time.random@domain>"`: 128 random bits. Without `domain` the host's name is used."""
+    """Return `"<time.random@domain>"` with 128 random bits. Without `domain` it has the host's name."""
     if domain is None:
         domain = socket.gethostname()
         if not domain or not domain.isascii() or not domain.replace("-", "").replace(".", "").isalnum():
@@ -17,5 +17,5 @@ def make_message_id(domain: str | None = None) -> str:
 
 
 def make_boundary() -> str:
-    """A boundary with 128 random bits. "=_" can stand in no base64 and no quoted-printable (RFC 2045 6.7)."""
+    """Return a boundary with 128 random bits. No base64 and no quoted-printable contains "=_" (RFC 2045 6.7)."""
     return f"=_{secrets.token_hex(16)}"

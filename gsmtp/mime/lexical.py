@@ -1,7 +1,7 @@
-"""The tokens that structured headers share (RFC 5322 3.2): white space, comments, quoted strings.
+"""The tokens that structured header fields share (RFC 5322 3.2): white space, comments, quoted strings.
 
-Everything is linear in the length of the text: every quantifier is possessive, and who meets a quoted string
-or a comment without an end remembers that, since the next one can have none either.
+Everything is linear in the length of the text. Every quantifier is possessive, and a caller that meets a quoted string
+or a comment without an end must remember that, since the next one can have none either.
 """
 
 from __future__ import annotations
@@ -18,21 +18,19 @@ _SPACE = re.compile(r"[ \t\r\n]*+")
 
 
 def unfold(text: str) -> str:
-    """A header's value on one line, without the white space around it."""
+    """Return a field's value on one line, without the white space around it."""
     if "\n" in text:
         text = _FOLD.sub("", text)
     return text.strip(" \t\r\n")
 
 
 def unescape(text: str) -> str:
-    """The content of a quoted string or a comment with its quoted pairs resolved."""
+    """Return the content of a quoted string or a comment with its quoted pairs resolved."""
     return _PAIR.sub(r"\1", text) if "\\" in text else text
 
 
 def comment_end(text: str, at: int) -> int:
-    """The offset behind the comment that opens at `at` (comments nest, RFC 5322 3.2.2), or -1 when it has no
-    end.
-    """
+    """Return the offset behind the comment that opens at `at` (comments nest, RFC 5322 3.2.2), or -1 without an end."""
     depth = 0
     step = _COMMENT_STEP.match
     while found := step(text, at):
@@ -47,14 +45,15 @@ def comment_end(text: str, at: int) -> int:
 
 
 def skip_space(text: str, at: int) -> int:
-    """The offset of the first character from `at` on that is not white space."""
+    """Return the offset of the first character from `at` on that is not white space."""
     found = _SPACE.match(text, at)
     return found.end() if found else at
 
 
 def skip_blank(text: str, at: int) -> tuple[int, bool]:
-    """The offset behind white space and comments, and whether the last comment had no end (then all is
-    skipped).
+    """Return the offset behind white space and comments, and whether the last comment had no end.
+
+    Without an end all is skipped.
     """
     while True:
         at = skip_space(text, at)

@@ -1,6 +1,4 @@
-"""A mail, or a mail attached to one: the part that has From, Subject and Date, and knows which text is its
-body.
-"""
+"""A mail, or a mail attached to one: the part that has From, Subject and Date, and knows which text is its body."""
 
 from __future__ import annotations
 
@@ -10,23 +8,22 @@ from email.message import Message as StdlibMessage
 from email.parser import BytesParser
 from email.policy import Policy
 from email.policy import default as default_policy
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from gsmtp.mime.addresses import Address, Group
+from gsmtp.mime.build import Addresses, Attachable, build
 from gsmtp.mime.charset import guess
 from gsmtp.mime.dates import parse_date
 from gsmtp.mime.defects import Defect
+from gsmtp.mime.fields import Settable
 from gsmtp.mime.part import IDENTIFIER, Part, first_id
-
-if TYPE_CHECKING:
-    from gsmtp.mime.build import Addresses, Attachable
-    from gsmtp.mime.fields import Settable
 
 
 class Message(Part):
     """A mail, decoded by `decode` or made by `Message.build`, or a mail attached to one."""
 
     __slots__ = ()
+    _is_message = True
 
     @staticmethod
     def build(
@@ -44,20 +41,18 @@ class Message(Part):
         date: datetime | None = None,
         message_id: str | None = None,
     ) -> Message:
-        """A mail from its pieces; `encode` writes it.
+        """Return a mail made of its pieces, for `encode` to write.
 
-        Addresses are text, `Address`, `Group` or lists of them. Text and HTML are alternatives. An attachment
-        is an `Attachment`, a `Message`, a path, or (name, content); `inline` maps the Content-ID by which the
-        HTML names a thing ("cid:logo") to the thing. Date and Message-ID are made when they are not given,
-        References from In-Reply-To. ValueError for a value with CR, LF or NUL, for what is no address, and
-        for a mail without From.
+        Addresses are text, `Address`, `Group` or lists of them. Text and HTML are alternatives. An attachment is an
+        `Attachment`, a `Message`, a path, or (name, content); `inline` maps the Content-ID by which the HTML names a
+        thing ("cid:logo") to the thing. Date and Message-ID are made when they are not given, and References from
+        In-Reply-To.
+
+        Raises ValueError for a value with CR, LF or NUL, for what is no address, and for a mail without From; OSError
+        for an attachment whose file cannot be read.
         """
-        # The one place that looks up: the class people know makes what this file cannot.
-        from gsmtp.mime.build import build
-        from gsmtp.mime.encode import encode_part
-
         return build(
-            encode_part,
+            Message,
             from_,
             to,
             subject,
@@ -75,7 +70,7 @@ class Message(Part):
 
     @property
     def recipients(self) -> list[str]:
-        """The addresses in To, Cc and Bcc, each once: who an envelope for this mail would name."""
+        """The addresses in To, Cc and Bcc, each once: the recipients of an envelope for this mail."""
         found: dict[str, None] = {}
         for name in ("To", "Cc", "Bcc"):
             for item in self.addresses(name):
@@ -124,7 +119,7 @@ class Message(Part):
 
     @property
     def date(self) -> datetime | None:
-        """The Date, always with a time zone, or None when there is none that can be read."""
+        """The Date, always with a time zone, or None when none can be read."""
         value = self.headers.get("Date")
         return parse_date(value) if value else None
 
@@ -135,16 +130,16 @@ class Message(Part):
 
     @property
     def in_reply_to(self) -> list[str]:
-        """The message identifiers in In-Reply-To, brackets and all."""
+        """The message identifiers in In-Reply-To, with their brackets."""
         return IDENTIFIER.findall(guess(self.headers.find(b"in-reply-to") or b""))
 
     @property
     def references(self) -> list[str]:
-        """The message identifiers in References in order, brackets and all."""
+        """The message identifiers in References in order, with their brackets."""
         return IDENTIFIER.findall(guess(self.headers.find(b"references") or b""))
 
     def _leaves(self) -> Iterator[tuple[Part, bool]]:
-        """The leaves outside attached messages, each with whether it may be text of this mail."""
+        """Yield the leaves outside attached messages, each with whether it may be text of this mail."""
         self._grow()
         stack: list[tuple[Part, bool]] = [(self, True)]
         while stack:
@@ -162,15 +157,13 @@ class Message(Part):
 
     @property
     def text(self) -> str | None:
-        """The text/plain body: the first one that is no attachment, line ends as they stand; None when there
-        is none.
-        """
+        """The first text/plain part that is no attachment, decoded; None without one. Line ends are kept."""
         part = self._text_part("text/plain")
         return None if part is None else part._text()
 
     @property
     def html(self) -> str | None:
-        """The text/html body: the first one that is no attachment; None when there is none."""
+        """The first text/html part that is no attachment, decoded; None without one."""
         part = self._text_part("text/html")
         return None if part is None else part._text()
 
@@ -184,26 +177,24 @@ class Message(Part):
 
     @property
     def attachments(self) -> list[Part]:
-        """Every leaf that is no text shown inline: those called attachment, with a file name, or of another
-        type.
+        """The leaves that are not text shown inline: those called attachment, with a file name, or of another type.
 
-        Images inside HTML are among them (`content_id`, `disposition` tell), and attached messages as one
-        part each.
+        Images inside HTML are among them (see `content_id` and `disposition`), and attached messages as one part each.
         """
         return [part for part, _ in self._leaves() if _is_attachment(part, part is self)]
 
     @property
     def needs_smtputf8(self) -> bool:
-        """Whether a head, or that of a part, has bytes above 127: only SMTPUTF8 may carry it (RFC 6531)."""
+        """Whether a header section, also of a part, has bytes above 127: only SMTPUTF8 may carry it (RFC 6531)."""
         return not all(part.raw_headers.isascii() for part in self.walk())
 
     @property
     def defects(self) -> list[Defect]:
-        """All that is wrong, by offset. The whole mail is decoded to answer; see `CODES` for the names."""
+        """All defects by offset. The whole mail is decoded for that; `CODES` explains their codes."""
         return self._source.check(self)
 
     def to_email_message(self, policy: Policy[Any] = default_policy) -> StdlibMessage[Any, Any]:
-        """The same mail as the standard library's `EmailMessage` (or what `policy` makes)."""
+        """Return the mail as the standard library's `EmailMessage`, or as what `policy` makes."""
         return cast("StdlibMessage[Any, Any]", BytesParser(policy=policy).parsebytes(self.raw))
 
 
@@ -217,7 +208,7 @@ def _is_attachment(part: Part, alone: bool) -> bool:
 
 
 def _related_root(part: Part) -> Part | None:
-    """The part that a multipart/related shows (RFC 2387 3.2): the one that `start` names, else the first."""
+    """Return the part that a multipart/related shows (RFC 2387 3.2): the one that `start` names, else the first."""
     start = part.params.get("start")
     if start:
         for child in part.parts:

@@ -1,7 +1,7 @@
-"""Content-Type, Content-Disposition and their kin: a value and parameters (RFC 2045 5.1, RFC 2183, RFC 2231).
+"""Values with parameters, as in Content-Type and Content-Disposition (RFC 2045 5.1, RFC 2183, RFC 2231).
 
-One pass over the text. Read as senders write: values without quotes though they need them, quotes without an
-end, quotes inside quotes, comments, missing semicolons, file names as encoded words, pieces of RFC 2231 in
+They are read in one pass over the text, as senders write them: values without quotes though they need them, quotes
+without an end, quotes inside quotes, comments, missing semicolons, file names as encoded words, pieces of RFC 2231 in
 any order.
 """
 
@@ -35,10 +35,9 @@ Parsed = tuple[str, Mapping[str, str]]
 
 
 def parse_parameters(text: str, limits: Limits = DEFAULT_LIMITS, note: Note | None = None) -> Parsed:
-    """The value, lower-case, and the parameters, names lower-case, of an unfolded header. Never fails.
+    """Return the value and the parameters of an unfolded field, value and names lower-case. Raises nothing.
 
-    `'text/plain; charset="utf-8"'` gives `("text/plain", {"charset": "utf-8"})`. The mapping cannot be
-    changed.
+    `'text/plain; charset="utf-8"'` gives `("text/plain", {"charset": "utf-8"})`. The mapping cannot be changed.
     """
     at, closed = skip_blank(text, 0)
     if not closed and note is not None:
@@ -111,7 +110,7 @@ def parse_parameters(text: str, limits: Limits = DEFAULT_LIMITS, note: Note | No
 
 
 def parse_raw(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> Parsed:
-    """`parse_parameters` of the bytes of a header as they stand, folds and all."""
+    """Do what `parse_parameters` does for the bytes of a field, with its folds."""
     if limits is DEFAULT_LIMITS and len(raw) < 200:
         return _cached_raw(raw)
     return parse_parameters(unfold(guess(raw)), limits)
@@ -123,7 +122,7 @@ def _cached_raw(raw: bytes) -> Parsed:
 
 
 def _after_quotes(text: str, start: int, end: int, content: str, note: Note | None) -> tuple[str, int]:
-    """What a quoted value is when something stands behind its quotes, and where it ends."""
+    """Return a quoted value that has something behind its quotes, and where it ends."""
     at = skip_space(text, end)
     if at >= len(text) or text[at] in ";(" or (at > end and _ATTRIBUTE.match(text, at)):
         return content, at
@@ -138,8 +137,9 @@ def _after_quotes(text: str, start: int, end: int, content: str, note: Note | No
 
 
 def _join(pieces: dict[str, str], charsets: frozenset[str], note: Note | None) -> dict[str, str]:
-    """The parameters of RFC 2231 put together; those without "*" as they are, with encoded words in names
-    decoded.
+    """Return the parameters with those of RFC 2231 put together.
+
+    Those without "*" are kept, with the encoded words of file names decoded.
     """
     plain: dict[str, str] = {}
     extended: dict[str, list[tuple[int, str, bool]]] = {}
@@ -177,5 +177,5 @@ def _join(pieces: dict[str, str], charsets: frozenset[str], note: Note | None) -
 
 
 def no_parameters() -> Mapping[str, str]:
-    """The mapping of a header without parameters."""
+    """Return the mapping of a field without parameters."""
     return MappingProxyType({})

@@ -1,9 +1,9 @@
-"""A part of a mail: a view on offsets into one buffer, from which things are made when they are asked for.
+"""A part of a mail: a view on offsets into one buffer. What it holds is decoded when it is asked for.
 
-`Part` is an entity (RFC 2045 2.4): a head and a body; message.py has the `Message` that a mail is. The tree
-of parts is found by structure.py, once for a whole mail, when the first question needs it. Content, text and
-addresses are decoded anew at each question; who needs them twice keeps them. A part that was built holds its
-payload instead of offsets; it answers the same questions.
+`Part` is an entity (RFC 2045 2.4): a header section and a body. message.py has `Message`, the part that is a mail.
+structure.py finds the tree of parts, once for a whole mail, when it is first needed. Content, text and addresses are
+decoded anew at each access; keep them if they are needed twice. A part that was built holds its payload instead of
+offsets, and has the same properties.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, ClassVar, cast
 
 from gsmtp.mime import transfer
 from gsmtp.mime.addresses import Address, Group, parse_addresses
@@ -32,10 +32,10 @@ IDENTIFIER = re.compile(r"<[^<>\s]+>")
 
 
 class Source:
-    """What the parts of one mail share: the limits, and the functions that stand above this file.
+    """What the parts of one mail share: the limits, and functions of modules above this one.
 
-    `grow` finds the tree below a part and appends to `defects`; `check` lists all defects; `encode` gives the
-    bytes of a part that was built (None for decoded mail).
+    `grow` finds the tree below a part and appends to `defects`; `check` lists all defects; `encode` returns the bytes
+    of a part that was built, and is None for decoded mail.
     """
 
     __slots__ = ("check", "defects", "encode", "grow", "limits")
@@ -55,12 +55,13 @@ class Source:
 
 
 class Part:
-    """One entity of a mail. All properties answer for any content; none raises."""
+    """One entity of a mail. Its properties have a value for any content, and raise nothing."""
 
     __slots__ = (
         "_body", "_buffer", "_children", "_default_type", "_embedded", "_end", "_origin", "_payload",
         "_source", "_start", "_type", "headers",
     )  # fmt: skip
+    _is_message: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -113,30 +114,31 @@ class Part:
 
     @property
     def content_type(self) -> str:
-        """`"text/plain"`, lower-case; the default of RFC 2045 5.2 when it is missing or cannot be read."""
+        """The type, such as `"text/plain"`, lower-case; the default of RFC 2045 5.2 when it cannot be read."""
         return self._content_type()[0]
 
     @property
     def params(self) -> Mapping[str, str]:
-        """The parameters of Content-Type, names lower-case, RFC 2231 applied."""
+        """The parameters of Content-Type by their lower-case names, decoded by RFC 2231."""
         return self._content_type()[1]
 
     @property
     def charset(self) -> str | None:
-        """The charset as it was named, lower-case, or None."""
+        """The name of the charset, lower-case, or None."""
         name = self.params.get("charset")
         return name.lower() if name else None
 
     @property
     def disposition(self) -> str | None:
-        """`"inline"`, `"attachment"` or what else stands there (RFC 2183), lower-case, or None."""
+        """The disposition (RFC 2183), such as `"inline"` or `"attachment"`, lower-case, or None."""
         parsed = self._parameters(b"content-disposition")
         return parsed[0] or None if parsed else None
 
     @property
     def filename(self) -> str | None:
-        """The name the sender gave (filename of Content-Disposition, else name of Content-Type). Never use it
-        as a path.
+        """The name that the sender gave, or None. Never use it as a path.
+
+        It is the `filename` of Content-Disposition, else the `name` of Content-Type.
         """
         parsed = self._parameters(b"content-disposition")
         name = parsed[1].get("filename") or parsed[1].get("name") if parsed else None
@@ -144,19 +146,20 @@ class Part:
 
     @property
     def safe_filename(self) -> str:
-        """A name to store the part under: no path, no control or reversing characters, at most 255 bytes,
-        never "".
+        """A name to store the part under, never "".
+
+        It has no path, no control or reversing characters, and at most 255 bytes.
         """
         return safe_filename(self.filename or "")
 
     @property
     def content_id(self) -> str | None:
-        """Content-ID with its brackets (RFC 2045 7), or None."""
+        """The Content-ID with its brackets (RFC 2045 7), or None."""
         return first_id(self.headers.find(b"content-id"))
 
     @property
     def encoding(self) -> str:
-        """The transfer encoding that is applied: "base64", "quoted-printable", "uuencode" or "" for none."""
+        """The transfer encoding of the body: "base64", "quoted-printable", "uuencode", or "" for none."""
         raw = self.headers.find(b"content-transfer-encoding")
         if raw is None:
             return ""
@@ -165,7 +168,7 @@ class Part:
 
     @property
     def is_multipart(self) -> bool:
-        """Whether the part has parts of its own. A multipart without a boundary has not."""
+        """Whether the part has parts. A multipart without a boundary has none."""
         return bool(self.parts)
 
     @property
@@ -181,8 +184,9 @@ class Part:
         return self._embedded
 
     def walk(self) -> Iterator[Part]:
-        """This part and all below in the order they stand, attached messages included (as their part, then as
-        they are).
+        """Yield this part and all below it in the order of the mail.
+
+        An attached message follows the part that holds it.
         """
         self._grow()
         stack = [self]
@@ -196,21 +200,21 @@ class Part:
 
     @property
     def raw(self) -> bytes:
-        """Head and body as they stand."""
+        """Header section and body as they are in the mail."""
         if self._source.encode is not None:
             return self._source.encode(self)
         return self._buffer[self._start : self._end]
 
     @property
     def raw_headers(self) -> bytes:
-        """The head as it stands, with the blank line that ends it."""
+        """The header section as it is in the mail, with the blank line that ends it."""
         if self._source.encode is not None:
             return self.raw.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
         return self._buffer[self._start : self._body]
 
     @property
     def raw_body(self) -> bytes:
-        """The body as it stands, transfer encoding and all."""
+        """The body as it is in the mail, in its transfer encoding."""
         if self._source.encode is not None:
             return self.raw.partition(b"\r\n\r\n")[2]
         return self._buffer[self._body : self._end]
@@ -220,15 +224,16 @@ class Part:
 
     @property
     def content(self) -> bytes:
-        """The body with the transfer encoding undone. Decoded at each question: a large one is better kept,
-        or `open`ed.
+        """The body with the transfer encoding undone.
+
+        It is decoded at each access: keep a large one, or use `open`.
         """
         if self._payload is not None:
             return self._payload
         return transfer.decode(self.raw_body, self._leaf_encoding())
 
     def open(self) -> IO[bytes]:
-        """The content as a binary file, decoded as it is read: pieces of some 200 KB, not the whole."""
+        """Return the content as a binary file that decodes as it is read, in pieces of some 200 KB."""
         if self._payload is not None or self._source.encode is not None:
             return io.BytesIO(self.content)
         pieces = transfer.chunks(cast(bytes, self._buffer), self._body, self._end, self._leaf_encoding())
@@ -236,7 +241,7 @@ class Part:
 
     @property
     def text(self) -> str | None:
-        """The text of a text part, line ends as they stand; None for any other part."""
+        """The text of a text part with its line ends; None for any other part."""
         if self.content_type.startswith("text/"):
             return self._text()
         return None
@@ -245,7 +250,7 @@ class Part:
         return decode_text(self.content, self.charset, self._source.limits.charsets)
 
     def addresses(self, name: str) -> list[Address | Group]:
-        """The addresses in the first header of that name, in order; [] when there is none."""
+        """Return the addresses in the first field of that name, in order; [] without one."""
         raw = self.headers.raw(name)
         if raw is None:
             return []
@@ -254,6 +259,7 @@ class Part:
 
 
 def first_id(raw: bytes | None) -> str | None:
+    """Return the first identifier in a field's value, else its text, or None."""
     if not raw:
         return None
     text = unfold(guess(raw))

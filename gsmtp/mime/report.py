@@ -1,8 +1,7 @@
-"""Reports about mail that was sent, typed: delivery status (RFC 3464) and disposition notifications (RFC
-8098).
+"""Reports about sent mail as values: delivery status (RFC 3464) and disposition notifications (RFC 8098).
 
-Both come as multipart/report (RFC 3462, 6522) with a part of header-like groups; real ones also come bare,
-with other outer types, or with groups that no blank line separates. Nothing here trusts a report: anyone can
+Both come as multipart/report (RFC 3462, 6522) with a part of groups of fields. Real ones also come without the
+multipart, with other outer types, or with groups that no blank line separates. Nothing here trusts a report: anyone can
 forge one.
 """
 
@@ -33,9 +32,7 @@ _FIELD_STARTS = re.compile(rb"^[!-9;-~]++[ \t]*+:", re.M)
 
 @dataclass(frozen=True)
 class RecipientStatus:
-    """What became of one recipient (RFC 3464 2.3). Addresses and codes stand without their type ("rfc822;",
-    "smtp;").
-    """
+    """The status of one recipient (RFC 3464 2.3). Addresses and codes are without their type ("rfc822;", "smtp;")."""
 
     final_recipient: str
     original_recipient: str | None
@@ -49,13 +46,13 @@ class RecipientStatus:
 
     @property
     def permanent(self) -> bool:
-        """Whether the mail has failed for good."""
+        """Whether delivery has failed permanently."""
         return self.action == "failed" and not self.status.startswith("4")
 
 
 @dataclass(frozen=True)
 class DeliveryReport:
-    """A delivery status notification. `original` is the mail it is about, or its head, if it came along."""
+    """A delivery status notification. `original` is the mail it is about, or its header section, if enclosed."""
 
     reporting_mta: str | None
     envelope_id: str | None
@@ -67,9 +64,7 @@ class DeliveryReport:
 
 @dataclass(frozen=True)
 class DispositionReport:
-    """What became of a mail at its reader (RFC 8098 3.2): `type` is "displayed", "deleted" and so on,
-    lower-case.
-    """
+    """A disposition notification (RFC 8098 3.2). `type` is "displayed", "deleted" and so on, lower-case."""
 
     reporting_ua: str | None
     original_recipient: str | None
@@ -83,7 +78,7 @@ class DispositionReport:
 
 
 def report(message: Message) -> DeliveryReport | DispositionReport | None:
-    """The report that a mail is, or None. Several status parts are read as one report."""
+    """Return the report that a mail is, or None. Several status parts are read as one report."""
     status: list[Part] = []
     disposition: Part | None = None
     original: Part | None = None
@@ -131,9 +126,7 @@ def _is_recipient(group: Headers) -> bool:
 
 
 def _groups(part: Part) -> Iterator[Headers]:
-    """The groups of fields in a body, between blank lines; a second Final-Recipient begins a group of its
-    own.
-    """
+    """Return the groups of fields in a body, between blank lines; a second Final-Recipient begins a new group."""
     content = part.content
     limits = part._source.limits
     at = 0
@@ -162,7 +155,7 @@ def _recipient(group: Headers) -> RecipientStatus:
 
 
 def _untyped(value: str | None) -> str | None:
-    """`"rfc822; a@b.example"` to `"a@b.example"` (RFC 3464 2.1.2)."""
+    """Return a value without its type: `"rfc822; a@b.example"` gives `"a@b.example"` (RFC 3464 2.1.2)."""
     if value is None:
         return None
     kind, semicolon, rest = value.partition(";")

@@ -1,10 +1,9 @@
-"""The tree of a mail's parts, found in one pass over the buffer (RFC 2046 5.1).
+"""Finds the tree of a mail's parts in one pass over the buffer (RFC 2046 5.1).
 
-All open multiparts are looked for at once: a line that begins with "--" is looked up among the delimiters of
-all of them, so the time is linear in the size of the mail whatever the depth, and a delimiter of an outer
-multipart ends the inner ones. There is no recursion. A delimiter stands at the start of a line and is
-followed by white space or the line's end; that another boundary is its prefix means nothing. Where two open
-multiparts share a boundary it is the outer one's.
+All open multiparts are looked for at once: a line that begins with "--" is looked up among the delimiters of all of
+them. So the time is linear in the size of the mail whatever the depth, and a delimiter of an outer multipart ends the
+inner ones. There is no recursion. A delimiter begins a line and is followed by white space or the line's end, so
+another boundary may be its prefix. A boundary that two open multiparts share belongs to the outer one.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class _Level(NamedTuple):
 
 
 class _Room:
-    """What the limits leave of the parts and headers of a mail, over all passes."""
+    """How many more parts and header fields of a mail the limits allow, over all passes."""
 
     def __init__(self, root: Part) -> None:
         limits = root._source.limits
@@ -61,6 +60,7 @@ class _Pass:
         self.pattern: re.Pattern[bytes] | None = None  # what finds delimiters alone, once there are many such
 
     def note(self, code: str, text: str, part: Part, at: int | None = None) -> None:
+        """Record a defect."""
         defects = self.source.defects
         if len(defects) <= self.limits.defects:  # one more, so that `check` says there are too many
             where = part._start if at is None else at
@@ -113,7 +113,7 @@ class _Pass:
             self.note(code, f"boundary {level.line[2:]!r:.80}", level.part)
 
     def enter(self, part: Part, depth: int) -> int:
-        """Look what `part` is, go into it if it is a multipart or a message, and return where to read on."""
+        """Go into `part` if it is a multipart or a message, and return where to read on."""
         at = part._body
         while True:
             content_type, params = part._content_type()
@@ -160,7 +160,7 @@ class _Pass:
         self.aim()
 
     def head(self, at: int, mbox: bool = False) -> Head:
-        """The head of one more part."""
+        """Read the header section of one more part."""
         room = self.room
         head = scan(self.buffer, at, self.end, self.limits, self.delimiters, mbox, room.headers)
         room.parts -= 1
@@ -179,7 +179,7 @@ class _Pass:
         return self.enter(part, level.depth + 1)
 
     def close(self, index: int, end: int) -> None:
-        """End all that is open inside level `index` at `end`."""
+        """End all parts that are open inside level `index` at `end`."""
         if len(self.levels) > index + 1:
             self.tell_unclosed(index + 1)
             self.pop(index + 1)
@@ -191,7 +191,7 @@ class _Pass:
         del self.opened[first:]
 
     def pop(self, index: int) -> None:
-        """Forget the levels from `index` on."""
+        """Remove the levels from `index` on."""
         if index >= len(self.levels):
             return
         for number, level in enumerate(self.levels[index:], index):
@@ -202,8 +202,9 @@ class _Pass:
         self.aim()
 
     def miss(self) -> None:
-        """Count a line that only looks like a delimiter. A pattern passes over such lines ten times as fast, and
-        takes as long to make as some misses take to look at.
+        """Count a line that only looks like a delimiter.
+
+        A pattern passes over such lines ten times as fast, and takes as long to compile as some misses take to look up.
         """
         self.misses += 1
         if self.misses == 200 + 100 * len(self.levels):
@@ -211,7 +212,7 @@ class _Pass:
             self.pattern = re.compile(rb"\n(?:" + b"|".join(whole) + b")")
 
     def aim(self) -> None:
-        """What to search for: the longest beginning that all delimiters share."""
+        """Find what to search for: the longest prefix that all delimiters share."""
         self.misses, self.pattern = 0, None
         if len(self.levels) == 1:
             self.needle = b"\n" + self.levels[0].line
@@ -232,9 +233,7 @@ def _is_utf8(raw: bytes) -> bool:
 
 
 def grow(root: Part) -> None:
-    """Find all parts below `root` and what is wrong with the structure. Time is linear, there is no
-    recursion.
-    """
+    """Find all parts below `root`, and the defects of the structure. The time is linear, without recursion."""
     if not root.content_type.startswith(("multipart/", "message/")):
         return
     waiting = [(root, 0)]

@@ -1,8 +1,8 @@
-"""Transfer encodings (RFC 2045 6) of bodies, decoding only: base64, quoted-printable and uuencode to bytes.
+"""Decodes transfer encodings of bodies (RFC 2045 6): base64, quoted-printable and uuencode.
 
-Bad input gives the best bytes there are, and no decoder raises. A body whose encoding is kept to is decoded
-by C code in one call; the slow way is taken only for what is broken. `pybase64`, if it is installed, makes
-base64 faster still.
+Bad input gives the best bytes there are, and no decoder raises an error. A body that keeps to its encoding is decoded
+by C code in one call; the slow way is taken only for what is broken. `pybase64`, if it is installed, decodes base64
+faster still.
 """
 
 from __future__ import annotations
@@ -57,9 +57,7 @@ _NEAR = {
 
 
 def encoding_of(value: str) -> tuple[str, bool]:
-    """The decoder for the value of a Content-Transfer-Encoding ("" for none), and whether the value was a
-    known one.
-    """
+    """Return the encoding that a Content-Transfer-Encoding names ("" for none), and whether it is a known one."""
     name = value.strip().lower()
     known = ENCODINGS.get(name)
     if known is not None:
@@ -71,7 +69,7 @@ def encoding_of(value: str) -> tuple[str, bool]:
 
 
 def decode(data: bytes, encoding: str) -> bytes:
-    """The bytes of a body in "base64", "quoted-printable", "uuencode" or "" (as they stand)."""
+    """Return the decoded bytes of a body in "base64", "quoted-printable", "uuencode" or "" (unchanged)."""
     if encoding == "base64":
         return decode_base64(data)
     if encoding == "quoted-printable":
@@ -82,7 +80,7 @@ def decode(data: bytes, encoding: str) -> bytes:
 
 
 def problem(data: bytes, encoding: str) -> tuple[str, str] | None:
-    """The defect (code, text) of a body in that encoding, or None."""
+    """Return the defect (code, text) of a body in that encoding, or None."""
     if encoding == "base64":
         if _base64_is_clean(data):
             return None
@@ -111,15 +109,15 @@ def _base64_is_clean(data: bytes) -> bool:
 
 
 def _is_no_base64(data: bytes) -> bool:
-    """Whether this is something else called base64: no padding, and every twentieth byte foreign."""
+    """Return whether this is something else that is called base64: no padding, and every twentieth byte foreign."""
     return b"=" not in data and len(data.translate(None, _EXPECTED)) * 20 > len(data) > 64
 
 
 def decode_base64(data: bytes) -> bytes:
-    """RFC 2045 6.8. Foreign characters are skipped, missing padding is added, a lone last digit is dropped.
+    """Decode base64 (RFC 2045 6.8). Foreign characters are skipped, missing padding is added.
 
-    Text that was called base64 comes back as it stands. What follows the padding is decoded too if it is
-    base64 (files sent as several runs), and dropped if it is not (the footer of a mailing list).
+    A single last digit is dropped. Text that was called base64 is returned unchanged. What follows the padding is
+    decoded too if it is base64 (files sent as several runs), and else dropped (the footer of a mailing list).
     """
     stop = data.rfind(b"=")
     if stop < 0 or data.find(b"=") >= stop - 1:  # padding, if any, stands once
@@ -156,7 +154,10 @@ def _space_at_end(data: bytes) -> bool:
 
 
 def decode_quoted_printable(data: bytes) -> bytes:
-    """RFC 2045 6.7. White space at a line's end is deleted, as rule 3 says; "=" that is no escape stays."""
+    """Decode quoted-printable (RFC 2045 6.7). "=" that is no escape is kept.
+
+    White space at the end of a line is deleted, as rule 3 says.
+    """
     data = data.rstrip(b" \t")
     if _space_at_end(data):
         for space in (b" ", b"\t", b" ", b"\t"):  # nearly always one or two, for which this is quickest
@@ -177,7 +178,7 @@ def decode_quoted_printable(data: bytes) -> bytes:
 
 
 def decode_uuencode(data: bytes) -> bytes:
-    """The data between "begin" and "end"; without a "begin" line, all lines that can be read."""
+    """Return the data between "begin" and "end"; without a "begin" line, that of all lines that can be read."""
     start = 0 if data.startswith(b"begin ") else data.find(b"\nbegin ") + 1
     at = data.find(b"\n", start) + 1 if data.startswith(b"begin ", start) else 0
     out, bad = bytearray(), 0  # lines that say nothing, or little: only the last one of a file is short
@@ -199,7 +200,7 @@ def decode_uuencode(data: bytes) -> bytes:
 
 
 def chunks(buffer: bytes, start: int, end: int, encoding: str) -> Iterator[bytes]:
-    """The bytes of a body piece by piece; joined they are what `decode` gives for the whole."""
+    """Yield the decoded bytes of a body piece by piece; joined they are what `decode` returns for the whole."""
     if not encoding:
         for at in range(start, end, _CHUNK):
             yield buffer[at : min(at + _CHUNK, end)]

@@ -1,8 +1,7 @@
-"""Encoded words to text (RFC 2047), as they are sent: with spaces inside, inside quotes, split inside a
-character.
+"""Decodes encoded words (RFC 2047), also with spaces inside, inside quotes, or split inside a character.
 
-Neighbours in one charset are joined as bytes before the charset is applied, so a character split over two
-words comes out whole. One pass: an end that was found is kept until the place of search has passed it.
+Neighbours in one charset are joined as bytes before they are decoded, so a character that is split over two words is
+restored. It is one pass: the end of a word that was found is kept until the search has passed it.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ def decode_words(
     limit: int = 1_000,
     note: Note | None = None,
 ) -> str:
-    """`text` (unfolded) with its encoded words decoded. White space between two encoded words is dropped.
+    """Return `text` (unfolded) with its encoded words decoded. Raises nothing.
 
-    What is no encoded word stays as it is; words beyond `limit` do too. Never fails.
+    White space between two encoded words is dropped. What is no encoded word is kept, and so are words beyond `limit`.
     """
     at = text.find("=?")
     if at < 0:
@@ -83,7 +82,7 @@ def decode_words(
 
 
 def _octets(text: str, charset: str) -> bytes:
-    """The bytes of an encoded text. Raw characters above 127 become bytes of its charset."""
+    """Return the bytes of an encoded text. Raw characters above 127 become bytes of its charset."""
     if not text.isascii():
         for codec in (codec_for(charset), "cp1252"):
             try:

@@ -15,25 +15,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, Literal
+from typing import Any
 
 from gsmtp.net.errors import ConnectionLost, TlsFailed
+from gsmtp.net.tls_settings import TlsSettings
 from gsmtp.net.transport import CHUNK, PlainTransport
-
-ServerCertificates = Mapping[str, tuple[str, str]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TlsSettings:
-    """Paths of PEM files. `certificates`: for names that clients ask for (SNI), (certfile, keyfile) instead of the
-    usual ones. `client_ca`: a file of authorities; clients are then asked for a certificate, and need none."""
-
-    certfile: str
-    keyfile: str
-    certificates: ServerCertificates
-    client_ca: str
-    minimum: Literal["1.2", "1.3"]
-    ciphers: str
 
 
 @dataclass(frozen=True)
@@ -95,18 +81,19 @@ class TlsContext:
         self._default = self._context(settings.certfile, settings.keyfile)
         self._default_der = _first_certificate(located(settings.certfile))
         self._named: dict[str, tuple[ssl.SSLContext, bytes]] = {}
-        for name, (certfile, keyfile) in settings.certificates.items():
-            made = self._context(certfile, keyfile)
+        for name, files in settings.certificates.items():
+            certfile = files[0]
+            made = self._context(certfile, files[-1])
             self._named[name.lower().rstrip(".")] = (made, _first_certificate(located(certfile)))
 
     def _context(self, certfile: str, keyfile: str) -> ssl.SSLContext:
         settings = self._settings
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3 if settings.minimum == "1.3" else ssl.TLSVersion.TLSv1_2
+        context.minimum_version = ssl.TLSVersion.TLSv1_3 if settings.tls_minimum == "1.3" else ssl.TLSVersion.TLSv1_2
         context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
-        if settings.ciphers:
-            with _naming(f"tls_ciphers {settings.ciphers}"):
-                context.set_ciphers(settings.ciphers)
+        if settings.tls_ciphers:
+            with _naming(f"tls_ciphers {settings.tls_ciphers}"):
+                context.set_ciphers(settings.tls_ciphers)
         keyfile = keyfile or certfile
         with _naming(certfile if keyfile == certfile else f"{certfile} and {keyfile}"):
             # An empty password: an encrypted key is an error, not a prompt on the terminal.

@@ -8,24 +8,75 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gsmtp.protocol.address import Mailbox
 from gsmtp.reply import Reply
+
+if TYPE_CHECKING:  # they import Address from here
+    from gsmtp.protocol.proxy import ProxyHeader
+    from gsmtp.protocol.xclient import ClientAttributes
 
 Address = tuple[Any, ...] | str | None
 
 
 class TlsFacts(Protocol):
-    """What the protocol needs to know of `session.tls`; gsmtp.net.tls.Tls has more."""
+    """What the handshake has settled: `session.tls` (made by gsmtp.net.tls)."""
+
+    @property
+    def version(self) -> str:
+        """The protocol version, such as "TLSv1.3"."""
+
+    @property
+    def cipher(self) -> str:
+        """The cipher suite, by OpenSSL's name."""
+
+    @property
+    def bits(self) -> int:
+        """The bits of the cipher's secret."""
+
+    @property
+    def server_name(self) -> str | None:
+        """The name that the client asked for (RFC 6066 3), None for none."""
 
     @property
     def peer(self) -> Mapping[str, Any]:
-        """The verified certificate of the client, {} for none."""
+        """The verified certificate of the client as ssl.SSLSocket.getpeercert returns it, {} for none."""
+
+    @property
+    def peer_der(self) -> bytes | None:
+        """The same certificate in DER."""
+
+    @property
+    def peer_fingerprint(self) -> str | None:
+        """The SHA-256 of that certificate in hexadecimal digits."""
 
     @property
     def channel_bindings(self) -> Mapping[str, bytes]:
         """Types of channel binding (RFC 5929) and their data."""
+
+
+class HostName(Protocol):
+    """A client's name by DNS: `session.name`."""
+
+    @property
+    def name(self) -> str:
+        """The host name in lower case, without a final dot."""
+
+    @property
+    def verified(self) -> bool:
+        """Whether the name has the client's address; anyone may let his address point to any name."""
+
+
+class NameLookup(Protocol):
+    """The lookup of a client's name, under way or done: `session.lookup`."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether `wait` returns at once."""
+
+    def wait(self, timeout: float | None = None) -> HostName | None:
+        """Return the name, or None when there is none or it was not found out within `timeout` seconds."""
 
 
 class _Stateful:
@@ -68,14 +119,14 @@ class Session(_Stateful):
         self.lmtp = False
         self.tls: TlsFacts | None = None
         self.user: str | None = None
-        self.proxy: Any = None
-        self.forwarded: Any = None
+        self.proxy: ProxyHeader | None = None
+        self.forwarded: ClientAttributes | None = None
         self.trusted = False
-        self.lookup: Any = None
+        self.lookup: NameLookup | None = None
 
     @property
-    def name(self) -> Any:
-        """The client's name by DNS with `.name` and `.verified`, or None; waits for the lookup, if one was wanted."""
+    def name(self) -> HostName | None:
+        """The client's name by DNS, None for none; waits for the lookup, if the listener has `reverse_lookup`."""
         return self.lookup.wait() if self.lookup is not None else None
 
     @property

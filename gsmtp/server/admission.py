@@ -17,26 +17,29 @@ from gsmtp.protocol.proxy import ProxyError, ProxyReader
 from gsmtp.reply import Reply
 from gsmtp.server.limits import ClientLimits, Limits
 from gsmtp.server.reverse_dns import ReverseDns
+from gsmtp.server.settings import AdmissionSettings
 
 EARLY_TALKER = Reply(554, "5.5.0", "You talk before the greeting")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """What one listener wants of a connection. `proxies`: peers that send a PROXY header, and must; `xclients`: peers
-    whose XCLIENT and XFORWARD are believed. Times in seconds; a `greet_delay` of 0 greets at once."""
+    """What one listener wants of a connection.
 
+    `proxies` are the peers that send a PROXY header, and must. `xclients` are those whose XCLIENT and XFORWARD are
+    believed.
+    """
+
+    settings: AdmissionSettings
     proxies: Networks
-    proxy_timeout: float
     xclients: Networks
     limits: Limits | None
     names: ReverseDns | None
-    greet_delay: float
 
     @property
     def wanted(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.proxies or self.xclients or self.limits or self.names or self.greet_delay)
+        return bool(self.proxies or self.xclients or self.limits or self.names or self.settings.greet_delay)
 
     def admit(self, session: Session) -> tuple[ClientLimits | None, Reply | None]:
         """The client of this address begins, after a PROXY header or XCLIENT: its limits, and a refusal or None."""

@@ -13,23 +13,19 @@ The reference stands beside the traceback in the log; the exception's text never
 
 from __future__ import annotations
 
-import base64
 import difflib
 import errno
 import inspect
-import json
 import logging
-import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, quote_plus
 
 from greenlet import GreenletExit
 
 from gsmtp.handler import Handler
-from gsmtp.net.errors import ConnectionLost, DeadlineExceeded
-from gsmtp.reply import Disconnect, Reply, ReplyError
+from gsmtp.net.errors import DeadlineExceeded
+from gsmtp.reply import Reply
+from gsmtp.server.failures import formatted
 
 logger = logging.getLogger("gsmtp.handler")
 
@@ -39,59 +35,11 @@ _PREFIXES = ("on_", "check_password", "check_token", "check_cert", "get_password
 # What the protocol has to ask about when the hook is there.
 _ASKED = ("connect", "helo", "ehlo", "mail", "rcpt", "vrfy", "command")
 _NOT_PLAIN = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
-_TELLING = 4  # characters of a secret
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What a check_ or get_ hook says: its value, or the refusal it raised; `close` is for Disconnect."""
-
-    value: Any = None
-    refusal: Reply | None = None
-    close: bool = False
 
 
 class HandlerError(Exception):
     """The handler class cannot be used; the message is one line for its author."""
-
-
-def _shapes(secret: str) -> list[str]:
-    """How the text of an exception may have it: as it is, in the repr of a str or of bytes, in JSON, a URL, base64."""
-    octets = secret.encode()
-    shapes = {secret, repr(secret)[1:-1], ascii(secret)[1:-1], repr(octets)[2:-1], json.dumps(secret)[1:-1]}
-    shapes |= {quote(secret), quote_plus(secret), quote(secret, safe=""), base64.b64encode(octets).decode()}
-    shapes |= {shape.replace("'", "\\'") for shape in shapes}
-    return sorted(shapes, key=len, reverse=True)
-
-
-def _trace(error: BaseException, secret: str, withhold: bool) -> str:
-    """The traceback for the log."""
-    if withhold:
-        return "\nwhich led to\n\n".join(reversed([_silent(each) for each in _chain(error)]))
-    trace = "".join(traceback.format_exception(error))
-    return _masked(trace, secret) if secret else trace
-
-
-def _masked(text: str, secret: str) -> str:
-    for shape in _shapes(secret):
-        text = text.replace(shape, "[secret]")
-    return text
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """`error`, and those that led to it, as Python would print them."""
-    found: list[BaseException] = []
-    step: BaseException | None = error
-    while step is not None and not any(step is each for each in found):
-        found.append(step)
-        step = step.__cause__ or (None if step.__suppress_context__ else step.__context__)
-    return found
-
-
-def _silent(error: BaseException) -> str:
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    return f"{frames}{type(error).__qualname__}: [text withheld: it may hold a password]\n"
 
 
 class Hooks:
@@ -148,44 +96,6 @@ class Hooks:
             pass  # no signature to be had, as with some built-ins
         return hook
 
-    def call(
-        self, hook: Callable[..., Any], session_id: str, *arguments: Any, secret: str = ""
-    ) -> tuple[Reply | str | None, bool]:
-        """What the hook says: a refusal, a text or None for yes; and whether the session is to end.
-
-        `secret` is kept out of the log of a failure.
-        Raises ConnectionLost when the client is gone (a hook may read from it), and lets GreenletExit pass.
-        """
-        try:
-            result = hook(*arguments)
-            if result is None or result.__class__ is str:
-                return result, False
-            raise TypeError(f"{hook.__name__} returned {result!r:.200}, where None or a str is wanted")
-        except ReplyError as refusal:
-            return refusal.reply, isinstance(refusal, Disconnect)
-        except (ConnectionLost, GreenletExit):
-            raise
-        except BaseException as error:
-            return self.failure(hook.__name__, session_id, error, *arguments, secret=secret), False
-
-    def check(self, hook: Callable[..., Any], session_id: str, *arguments: Any, secret: str = "") -> Check:
-        """Ask a check_ or get_ hook. A failure is a refusal for now (454 4.7.0); `secret` is kept out of its log."""
-        try:
-            return Check(hook(*arguments))
-        except ReplyError as refusal:
-            reply = refusal.reply
-            # It is logged too. Shorter secrets would be found in any text.
-            if len(secret) >= _TELLING and (text := _masked(reply.text, secret)) != reply.text:
-                reply = Reply(reply.code, reply.enhanced, text)
-            return Check(refusal=reply, close=isinstance(refusal, Disconnect))
-        except (ConnectionLost, GreenletExit):
-            raise
-        except BaseException as error:
-            # What get_password fetched is a secret that is not known here.
-            withhold = hook.__name__ == "get_password"
-            reply = self.failure(hook.__name__, session_id, error, *arguments[:1], secret=secret, withhold=withhold)
-            return Check(refusal=reply)
-
     def failure(
         self,
         name: str,
@@ -203,11 +113,11 @@ class Hooks:
         late = isinstance(error, DeadlineExceeded)
         full = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _FULL)
         fields = {"session": session_id, "reference": reference, "hook": name}
-        fields["traceback"] = _trace(error, secret, withhold)
+        fields["traceback"] = formatted(error, secret, withhold)
         logger.error("hook failed%s", " at its deadline" if late else "", extra={"fields": fields})
         if self.on_error is not None and arguments:
             session = getattr(arguments[0], "session", arguments[0])
-            self.tell(self.on_error, session_id, session, error, secret=secret, withhold=withhold)
+            self.notify(self.on_error, session_id, session, error, secret=secret, withhold=withhold)
         if name in ("on_connect", "on_tls"):
             return Reply(421, "4.3.0", f"Service not available [{reference}]")
         if name in self.auth:
@@ -216,7 +126,7 @@ class Hooks:
             return Reply(452, "4.3.1", f"Insufficient system storage [{reference}]")
         return Reply(451, "4.3.0", f"{'Timed out' if late else 'Internal error'}, try again later [{reference}]")
 
-    def tell(
+    def notify(
         self,
         hook: Callable[..., Any],
         session_id: str,
@@ -230,6 +140,7 @@ class Hooks:
         except GreenletExit:
             raise
         except BaseException as error:
-            trace = _trace(error, secret, withhold)  # it tells of the error too that on_error was told of
-            fields = {"session": session_id, "hook": hook.__name__, "traceback": trace}
+            # The error that on_error was given is part of this one's traceback.
+            text = formatted(error, secret, withhold)
+            fields = {"session": session_id, "hook": hook.__name__, "traceback": text}
             logger.error("hook failed", extra={"fields": fields})

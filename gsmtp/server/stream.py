@@ -1,36 +1,42 @@
-"""The content of a message as `on_data` gets it: drawn from the connection while the hook runs."""
+"""The content of a message as `on_data` reads it while it arrives.
+
+The hook's greenlet reads; the session's greenlet gives one piece at a time, and the next only once the reader has asked
+for it. So a slow hook makes its client wait, and no more than one piece is kept. The stream must not know where the
+pieces come from.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
 
-from gsmtp.protocol.envelope import Envelope
-from gsmtp.protocol.server import events
+from gevent.event import Event
+
+from gsmtp.net.errors import ConnectionLost
 from gsmtp.reply import Reject, Reply
 
 
-class Source(Protocol):
-    """Where the content comes from: the dialogue."""
-
-    def next_content(self, envelope: Envelope) -> events.Content | events.ContentRefused:
-        """What comes next; waits for the client. Raises ConnectionLost."""
+class StreamLost(ConnectionLost):
+    """The client is gone, or its session has ended, before the content was whole."""
 
 
 class ContentStream:
-    """The content as it arrives; see gsmtp.handler.Stream. `size`: octets so far.
+    """See gsmtp.handler.Stream. `size`: octets so far; `paused` is set while the reader waits for a piece.
 
-    `read` raises Reject with the reply to come when the protocol refuses the content (too large, bare newlines) or
-    the client gives it up between chunks, and ConnectionLost when the client is gone.
+    Reading raises Reject with the reply to come when the protocol refuses the content (too large, bare newlines) or
+    the client gives it up between chunks; ConnectionLost when the client is gone; ValueError once the hook that the
+    stream was made for has returned.
     """
 
-    def __init__(self, source: Source, first: events.Content) -> None:
-        self._source = source
-        self._envelope = first.envelope
-        self._event: events.Content | None = first
-        self._refused: Reply | None = None
-        self._buffer = first.data
-        self.size = len(first.data)
+    def __init__(self, first: bytes, last: bool) -> None:
+        """`first`: the first piece; `last`: whether it is the only one."""
+        self._buffer = first
+        self._last = last
+        self._refusal: Reply | None = None
+        self._lost: str | None = None
+        self._closed = False
+        self._available = Event()
+        self.paused = Event()
+        self.size = len(first)
 
     def __iter__(self) -> Iterator[bytes]:
         while piece := self._piece():
@@ -45,25 +51,48 @@ class ContentStream:
         return piece[:size]
 
     def _piece(self) -> bytes:
+        """The next piece, b"" at the end."""
         while not self._buffer:
-            if self._refused is not None:
-                raise Reject(self._refused.code, self._refused.enhanced, self._refused.text)
-            if self._event is None or self._event.last:
+            # Each is made anew: a kept exception would refer to the frames it went through, and they to the stream.
+            if self._lost is not None:
+                raise StreamLost(self._lost)
+            if self._refusal is not None:
+                raise Reject(self._refusal.code, self._refusal.enhanced, self._refusal.text)
+            if self._last:
                 return b""
-            self._advance()
+            if self._closed:
+                raise ValueError("on_data has returned")
+            self._available.clear()
+            self.paused.set()
+            self._available.wait()
         piece, self._buffer = self._buffer, b""
         return piece
 
-    def _advance(self) -> None:
-        event = self._source.next_content(self._envelope)
-        if isinstance(event, events.Content):
-            self._event, self._buffer = event, event.data
-            self.size += len(event.data)
-        else:
-            self._event, self._refused = None, event.reply
+    # For the session
 
-    def drain(self) -> events.Content | None:
-        """Read on to the end and throw it away. The event to answer, None when the protocol has refused."""
-        while self._event is not None and not self._event.last:
-            self._advance()
-        return self._event
+    def feed(self, data: bytes, last: bool) -> None:
+        """Give the reader its next piece, once it has asked for one."""
+        self._buffer = data
+        self._last = last
+        self.size += len(data)
+        self._wake()
+
+    def refuse(self, reply: Reply) -> None:
+        """The content ends here; reading raises Reject with this reply."""
+        self._refusal = reply
+        self._wake()
+
+    def lose(self, reason: str) -> None:
+        """The content ends here; reading raises ConnectionLost."""
+        self._lost = reason
+        self._wake()
+
+    def close(self) -> None:
+        """The hook has returned: what comes now is nobody's."""
+        self._closed = True
+        self._buffer = b""
+        self._available.set()
+
+    def _wake(self) -> None:
+        self.paused.clear()
+        self._available.set()

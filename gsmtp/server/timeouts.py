@@ -1,4 +1,7 @@
-"""How long one connection waits for its client, in each state of the session, and how much shorter amid a drain."""
+"""The deadlines of one connection, for each state of its session, and the shorter ones of a drain.
+
+The limits are settings, see gsmtp.server.settings.Timeouts. This module must not know the connection that waits.
+"""
 
 from __future__ import annotations
 
@@ -6,72 +9,75 @@ from time import monotonic
 
 from gsmtp.net.timer import NEVER
 from gsmtp.protocol.server.states import State
-from gsmtp.server.listener import Timeouts
+from gsmtp.server.settings import Timeouts
 
-# Between two chunks too: that is no time for a client to think.
+# Between two chunks too: a client that sends a message in chunks does not wait between them.
 CONTENT = (State.CONTENT, State.CHUNK, State.CHUNKED)
 
 
 class Deadlines:
-    """Answers with deadlines, in seconds of the monotonic clock. `draining` once a drain or a stop has begun."""
+    """Computes deadlines, in seconds of the monotonic clock."""
 
-    __slots__ = ("_command_deadline", "_since", "_timing")
+    __slots__ = ("_command_deadline", "_since", "_timeouts")
 
-    def __init__(self, timing: Timeouts) -> None:
-        self._timing = timing
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._timeouts = timeouts
         self._since: float | None = None
         self._command_deadline = NEVER
 
     @property
     def draining(self) -> bool:
-        """Whether less is waited for."""
+        """Whether a drain or a stop has begun."""
         return self._since is not None
 
     def drain(self) -> None:
-        """What is under way may finish, within the drain limits from now on."""
+        """Begin a drain: from now on the limits of a drain are in force."""
         self._since = monotonic()
 
     def stop(self) -> None:
-        """The next wait is over before it begins, but for that of a client who takes its last replies."""
+        """Begin a stop: every further wait is over at once, except for a client that takes its last replies."""
         self._since = -NEVER
 
     def with_client(self, state: State, fresh: bool) -> float:
-        """For octets. `fresh`: the wait for a whole command begins; one that comes in drops does not prolong it."""
-        timing, since, now = self._timing, self._since, monotonic()
+        """Return the deadline of a wait for octets.
+
+        `fresh` says that the wait for a whole command begins; a command that comes in pieces does not prolong it.
+        """
+        timeouts, since, now = self._timeouts, self._since, monotonic()
         if since is not None:
             return self._amid_drain(state, since, now)
         if state in CONTENT:
-            return now + timing.content
+            return now + timeouts.content_timeout
         if fresh:
-            self._command_deadline = now + timing.command
+            self._command_deadline = now + timeouts.command_timeout
         return self._command_deadline
 
     def _amid_drain(self, state: State, since: float, now: float) -> float:
-        timing = self._timing
+        timeouts = self._timeouts
         if state in CONTENT:
-            return min(now + timing.drain_silence, since + timing.drain_content)
-        return since + (timing.drain_login if state is State.AUTH else timing.drain_transaction)
+            return min(now + timeouts.drain_silence, since + timeouts.drain_content)
+        return since + (timeouts.drain_login if state is State.AUTH else timeouts.drain_transaction)
 
     def with_replies(self) -> float:
-        """For a client that takes replies slowly."""
-        timing, now = self._timing, monotonic()
+        """Return the deadline of a wait for the client to take replies."""
+        timeouts, now = self._timeouts, monotonic()
         if self._since is None:
-            return now + timing.write
-        return now + (timing.linger if self._since == -NEVER else min(timing.write, timing.drain_silence))
+            return now + timeouts.write_timeout
+        return now + (timeouts.linger if self._since == -NEVER else min(timeouts.write_timeout, timeouts.drain_silence))
 
     def with_handshake(self) -> float:
-        """For the TLS handshake."""
-        return monotonic() + self._timing.handshake
+        """Return the deadline of a TLS handshake."""
+        return monotonic() + self._timeouts.handshake_timeout
 
     def drained(self, deadline: float, state: State) -> float:
-        """What becomes of the `deadline` of a wait for octets that a drain finds under way."""
+        """Return the deadline of a wait for octets during which a drain begins, given its `deadline` so far."""
         now = monotonic()
         return min(deadline, self._amid_drain(state, now, now))
 
     def drained_handshake(self, deadline: float) -> float:
-        """The same for a handshake."""
-        return min(deadline, monotonic() + self._timing.drain_login)
+        """Return the deadline of a handshake during which a drain begins, given its `deadline` so far."""
+        return min(deadline, monotonic() + self._timeouts.drain_login)
 
     def drained_replies(self, deadline: float) -> float:
-        """The same for replies."""
-        return min(deadline, monotonic() + self._timing.drain_silence)
+        """Return the deadline of a wait for the client to take replies during which a drain begins."""
+        return min(deadline, monotonic() + self._timeouts.drain_silence)

@@ -1,4 +1,4 @@
-"""gsmtp-soak: the command line, the progress, and what is left behind: a report, a plot, JSON."""
+"""The command gsmtp-soak: its options, its progress, and its output: a report, a plot, JSON."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import gsmtp
-from gsmtp.soak import agreed, mailbag
+from gsmtp.soak import accounts, generator
+from gsmtp.soak.conversations import CONVERSATIONS, MIX, NEED_OWN_HANDLER, NEED_TLS
 from gsmtp.soak.corpus import Corpus, CorpusError
+from gsmtp.soak.harness import OWN_HANDLER, Harness, HarnessConfig, HarnessError
 from gsmtp.soak.leaks import LEAKS
 from gsmtp.soak.plot import Sample, draw
-from gsmtp.soak.run import BURST, Effort, Result, soak
-from gsmtp.soak.stage import OWN_HANDLER, Setup, Stage, StageFailed
-from gsmtp.soak.traffic import CONVERSATIONS, MIX, OWN, SECURE
+from gsmtp.soak.report import Report
+from gsmtp.soak.run import BURST, RunLength, run_soak
 from gsmtp.soak.verdict import Outcome
 
 _STATUS = {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 2}
-_LINE_EVERY = 15.0  # seconds, where there is no terminal for a bar
+_LINE_INTERVAL = 15.0  # seconds between lines of progress, without a terminal
 _MIB = 1 << 20
 
 _EPILOG = """\
@@ -41,7 +42,7 @@ exit status:  0  PASS        1  FAIL        2  INCONCLUSIVE, or it could not be 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command. Returns the exit status."""
+    """Run the command and return its exit status. Raises SystemExit for what argparse refuses or answers itself."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     kinds = _kinds(options)
@@ -50,11 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     corpus = None
     try:
         if options.corpus is not None:
-            corpus = Corpus(options.corpus, mailbag.LARGEST * 7)
-        mails = corpus.mails() if corpus else mailbag.mails(options.seed)
+            corpus = Corpus(options.corpus, generator.LARGEST * 7)
+        mails = corpus.mails() if corpus else generator.generate(options.seed)
         with tempfile.TemporaryDirectory(prefix="gsmtp-soak-") as directory:
             progress = Progress(options.emails, options.hours * 3600)
-            setup = Setup(
+            config = HarnessConfig(
                 directory=Path(directory),
                 mails=mails,
                 handler=_handler(options),
@@ -68,21 +69,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 settings={"max_message_size": 0},
             )
             try:
-                with Stage(setup, progress.show) as stage:
-                    progress.say(f"{stage.mails:,} different mails, {options.workers} workers, seed {options.seed}")
+                with Harness(config, progress.show) as harness:
+                    progress.say(f"{harness.mails:,} different mails, {options.workers} workers, seed {options.seed}")
                     if corpus and corpus.passed_over:
                         progress.say(f"passed over {len(corpus.passed_over)}, such as {corpus.passed_over[0]}")
-                    effort = Effort(options.emails, options.hours * 3600, options.burst)
-                    result = soak(stage, effort, kinds, progress.say)
+                    length = RunLength(options.emails, options.hours * 3600, options.burst)
+                    report = run_soak(harness, length, kinds, progress.say)
             finally:
                 progress.close()
-    except (CorpusError, StageFailed) as error:
+    except (CorpusError, HarnessError) as error:
         return _not_run(str(error))
     except KeyboardInterrupt:
         return _not_run("interrupted")
-    print(result.text())
-    _leave_behind(options, result)
-    return _STATUS[result.outcome]
+    print(report.text())
+    _write_outputs(options, report)
+    return _STATUS[report.outcome]
 
 
 def _not_run(why: str) -> int:
@@ -104,8 +105,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--corpus", type=Path, metavar="DIR", help="replay the mail in this folder: .eml, mbox, Maildir")
     add("--handler", metavar="MODULE:CLASS", help="soak this handler; it must take mail for the --recipient")
     add("-o", "--option", action="append", default=[], metavar="KEY=VALUE", help="for that handler; may be repeated")
-    add("--sender", default=agreed.SENDER, metavar="ADDRESS", help=f"default: {agreed.SENDER}")
-    add("--recipient", default=agreed.RECIPIENT, metavar="ADDRESS", help=f"default: {agreed.RECIPIENT}")
+    add("--sender", default=accounts.SENDER, metavar="ADDRESS", help=f"default: {accounts.SENDER}")
+    add("--recipient", default=accounts.RECIPIENT, metavar="ADDRESS", help=f"default: {accounts.RECIPIENT}")
     add("--no-parse", action="store_true", help="do not decode each message in the callback")
     add(
         "--tls",
@@ -144,21 +145,21 @@ def _handler(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _kinds(options: argparse.Namespace) -> dict[str, float] | str:
-    """The conversations and their weights, or what is wrong."""
+    """Return the conversations and their weights, or why there are none."""
     kinds = dict(MIX)
     if options.only:
         kinds = dict.fromkeys(options.only.split(","), 1.0)
         if unknown := kinds.keys() - CONVERSATIONS.keys():
             return f"there is no conversation {sorted(unknown)[0]}"
-    without = set(SECURE if options.tls == "never" else ())
+    without = set(NEED_TLS if options.tls == "never" else ())
     if options.handler is not None and not options.leak:
-        without |= OWN
+        without |= NEED_OWN_HANDLER
     kinds = {kind: weight for kind, weight in kinds.items() if kind not in without}
     return kinds or f"{options.only} cannot be had with this handler or without TLS"
 
 
 class Progress:
-    """A bar where there is a terminal, else a line now and then. Both on standard error."""
+    """Progress on standard error: a bar on a terminal, else a line every 15 seconds."""
 
     def __init__(self, messages: int, seconds: float) -> None:
         self._by_time = seconds > 0
@@ -172,7 +173,7 @@ class Progress:
             self._bar = tqdm(total=self._total, unit=unit, dynamic_ncols=True, smoothing=0.05)
 
     def show(self, sample: Sample, sessions: int) -> None:
-        """See Watch."""
+        """Show the progress at a sample, see Sampler."""
         memory = " ".join(f"{uss / _MIB:.1f}" for name, uss in sorted(sample.memory.items()) if name != "master")
         if self._bar is not None:
             done = int(sample.seconds) if self._by_time else sample.messages
@@ -180,32 +181,32 @@ class Progress:
             self._bar.set_postfix_str(f"{sample.rate:.0f}/s, {memory} MiB, {sessions} sessions", refresh=False)
             self._bar.update(done - self._bar.n)
         elif time.monotonic() >= self._next_line:
-            self._next_line = time.monotonic() + _LINE_EVERY
+            self._next_line = time.monotonic() + _LINE_INTERVAL
             self.say(f"{sample.messages:,} emails, {sample.rate:.0f}/s, workers {memory} MiB, {sessions} sessions")
 
     def say(self, text: str) -> None:
-        """A step."""
+        """Print a line of text."""
         if self._bar is not None:
             self._bar.write(text, file=sys.stderr)
         else:
             print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """End the bar."""
         if self._bar is not None:
             self._bar.close()
 
 
-def _leave_behind(options: argparse.Namespace, result: Result) -> None:
+def _write_outputs(options: argparse.Namespace, report: Report) -> None:
     if options.json == "-":
-        print(json.dumps(result.as_json()))
+        print(json.dumps(report.as_json()))
     elif options.json:
-        Path(options.json).write_text(json.dumps(result.as_json(), indent=1) + "\n")
-    if options.plot == "-" or not result.samples:
+        Path(options.json).write_text(json.dumps(report.as_json(), indent=1) + "\n")
+    if options.plot == "-" or not report.samples:
         return
-    title = f"gsmtp {gsmtp.__version__}: {result.messages:,} emails, {options.workers} workers"
+    title = f"gsmtp {gsmtp.__version__}: {report.messages:,} emails, {options.workers} workers"
     try:
-        paths = draw(result.samples, options.plot, title=title, verdict=result.outcome.value, warm_at=result.warm_at)
+        paths = draw(report.samples, options.plot, title=title, verdict=report.outcome.value, warm_at=report.warm_at)
     except (ModuleNotFoundError, OSError) as error:
         print(f"gsmtp-soak: no plot: {error}", file=sys.stderr)
     else:

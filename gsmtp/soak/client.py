@@ -1,7 +1,8 @@
-"""One client process: threads that converse with the server, told what to do by lines of JSON on standard input.
+"""A client process: threads that converse with the server.
 
-Blocking sockets and threads are what costs a client least. Each order is answered by a line of JSON when it is done;
-before `run` is answered, a line for each letter stands in the ledger that the order names.
+The soak writes orders to its standard input and reads results from its standard output, both as lines of JSON. The
+order `run` is answered when all its conversations have ended and the result file that it names has a line for each
+delivery. Blocking sockets and threads cost a client the least.
 """
 
 from __future__ import annotations
@@ -18,177 +19,170 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gsmtp.soak.mail import Bag
-from gsmtp.soak.traffic import CONVERSATIONS, Letter, Post, Route
-from gsmtp.soak.wire import Gone, Surprise, Wire
+from gsmtp.soak.conversations import CONVERSATIONS
+from gsmtp.soak.mail import MailFile
+from gsmtp.soak.mailer import Delivery, Mailer, Target
+from gsmtp.soak.smtp import ConnectionLost, SMTPConnection, UnexpectedReply
 
-_TELL = 20  # surprises that are told in full
+_REPORTED = 20  # different problems that one answer names
 
 
 class _Run:
-    """One order `run`: so many letters or sessions, shared by the threads."""
+    """One order `run`: a number of messages or sessions that the threads share."""
 
-    def __init__(self, bag: Bag, prefix: str, order: Mapping[str, Any], dice: random.Random) -> None:
-        self._bag = bag
+    def __init__(self, mails: MailFile, prefix: str, order: Mapping[str, Any], rng: random.Random) -> None:
         self._prefix = prefix
         self._lock = threading.Lock()
-        self._left: int | None = order["messages"]
-        self._sessions: int | None = order["sessions"]
+        self._messages_left: int | None = order["messages"]
+        self._max_sessions: int | None = order["sessions"]
         self._numbers = itertools.count()
-        self._mails = bag.draw(dice, order["messages"] or 1000)
-        self.letters: list[Letter] = []
+        self._mails = mails.choose(rng, order["messages"] or 1000)
+        self.deliveries: list[Delivery] = []
         self.sessions = 0
-        self.cut = 0
-        self.surprises: Counter[str] = Counter()
+        self.problems: Counter[str] = Counter()
 
-    def begins(self) -> bool:
-        """Whether there is to be another session."""
+    def start_session(self) -> bool:
+        """Return whether another session is wanted, and count it."""
         with self._lock:
-            if (self._left is not None and self._left <= 0) or self._sessions == self.sessions:
+            if (self._messages_left is not None and self._messages_left <= 0) or self._max_sessions == self.sessions:
                 return False
             self.sessions += 1
             return True
 
-    def take(self, count: int, among: Sequence[int] | None) -> list[Letter]:
-        """See Post."""
+    def take(self, count: int, among: Sequence[int] | None) -> list[Delivery]:
+        """See Mailer."""
         with self._lock:
-            if self._left is not None:
-                count = min(count, self._left)
-                self._left -= count
+            if self._messages_left is not None:
+                count = min(count, self._messages_left)
+                self._messages_left -= count
             numbers = list(itertools.islice(self._numbers, count))
-            choice = self._mails if among is None else among
-            letters = [Letter(f"{self._prefix}.{number}", choice[number % len(choice)]) for number in numbers]
-            self.letters += letters
-        return letters
+            indexes = self._mails if among is None else among
+            deliveries = [Delivery(f"{self._prefix}.{number}", indexes[number % len(indexes)]) for number in numbers]
+            self.deliveries += deliveries
+        return deliveries
 
-    def failed(self, kind: str, error: Exception) -> None:
-        """Note a conversation that did not go as it should; `error` says how."""
+    def record_problem(self, kind: str, error: Exception) -> None:
+        """Count a conversation that ended with an error."""
         with self._lock:
-            if isinstance(error, Gone) or str(error).startswith("421 4.3.2"):
-                self.cut += 1
-            self.surprises[f"{kind}: {error}"] += 1
+            self.problems[f"{kind}: {error}"] += 1
 
 
 class Client:
-    """The process: `orders` come one at a time."""
+    """The process's side: each method carries out one order and returns its result."""
 
-    def __init__(self, setup: Mapping[str, Any]) -> None:
-        self._bag = Bag(Path(setup["bag"]))
-        self._number = setup["number"]
-        self._threads = setup["threads"]
-        route = setup["route"]
-        addresses = {name: route[name] and (route[name][0], route[name][1]) for name in ("plain", "implicit")}
-        self._route = Route(**{**route, **addresses})
-        self._seed = setup["seed"]
-        self._held: list[Wire] = []
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._mails = MailFile(Path(config["mails"]))
+        self._number = config["number"]
+        self._threads = config["threads"]
+        target = config["target"]
+        addresses = {name: target[name] and (target[name][0], target[name][1]) for name in ("plain", "implicit")}
+        self._target = Target(**{**target, **addresses})
+        self._seed = config["seed"]
+        self._held: list[SMTPConnection] = []
 
     def run(self, order: Mapping[str, Any]) -> dict[str, Any]:
-        """Converse until so many letters or sessions were had, by kinds and their weights."""
+        """Hold conversations, chosen by their weights, until the number of messages or sessions is reached."""
         window = order["window"]
-        dice = random.Random(f"{self._seed} {window} {self._number}")
-        run = _Run(self._bag, f"{window}.{self._number}", order, dice)
+        rng = random.Random(f"{self._seed} {window} {self._number}")
+        run = _Run(self._mails, f"{window}.{self._number}", order, rng)
         kinds, weights = list(order["kinds"]), list(order["kinds"].values())
 
         def work(number: int) -> None:
-            own = random.Random(f"{self._seed} {window} {self._number} {number}")
-            post = Post(self._route, self._bag, own, run.take)
-            while run.begins():
-                (kind,) = own.choices(kinds, weights)
+            own_rng = random.Random(f"{self._seed} {window} {self._number} {number}")
+            mailer = Mailer(self._target, self._mails, own_rng, run.take)
+            while run.start_session():
+                (kind,) = own_rng.choices(kinds, weights)
                 try:
-                    CONVERSATIONS[kind](post)
-                except (Gone, Surprise) as error:
-                    run.failed(kind, error)
+                    CONVERSATIONS[kind](mailer)
+                except (ConnectionLost, UnexpectedReply) as error:
+                    run.record_problem(kind, error)
 
         threads = [threading.Thread(target=work, args=(number,)) for number in range(self._threads)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        with open(order["ledger"], "w", encoding="ascii") as file:
-            file.writelines(f"{letter.id} {letter.mail} {letter.state}\n" for letter in run.letters)
-        return {
-            "sessions": run.sessions,
-            "cut": run.cut,
-            "surprises": dict(run.surprises.most_common(_TELL)),
-            "surprised": run.surprises.total(),
-        }
+        with open(order["result_file"], "w", encoding="ascii") as file:
+            file.writelines(f"{delivery.id} {delivery.mail} {delivery.state}\n" for delivery in run.deliveries)
+        return {"sessions": run.sessions, "problems": dict(run.problems.most_common(_REPORTED))}
 
     def hold(self, order: Mapping[str, Any]) -> dict[str, Any]:
-        """Open sessions, every other one under TLS where there is TLS, and keep them."""
-        post = Post(self._route, self._bag, random.Random(0), lambda count, among: [])
-        failed = Counter[str]()
+        """Open sessions and keep them open; every other one is under TLS where the server has TLS."""
+        mailer = Mailer(self._target, self._mails, random.Random(0), lambda count, among: [])
+        problems = Counter[str]()
         for number in range(order["sessions"]):
             try:
-                self._held.append(post.open("starttls" if number % 2 else "plain"))
-            except (Gone, Surprise) as error:
-                failed[f"burst: {error}"] += 1
-        return {"held": len(self._held), "surprises": dict(failed.most_common(_TELL)), "surprised": failed.total()}
+                self._held.append(mailer.open("starttls" if number % 2 else "plain"))
+            except (ConnectionLost, UnexpectedReply) as error:
+                problems[f"burst: {error}"] += 1
+        return {"held": len(self._held), "problems": dict(problems.most_common(_REPORTED))}
 
     def release(self, order: Mapping[str, Any]) -> dict[str, Any]:
-        """Close what was held."""
-        for wire in self._held:
-            wire.close()
+        """Close the sessions that `hold` opened."""
+        for connection in self._held:
+            connection.close()
         self._held.clear()
         return {}
 
 
 class ClientProcess:
-    """The same, seen from the soak. `tell` and `answer` apart, so that all clients work at a time."""
+    """The soak's side of a client process. Sending and waiting are apart, so that all clients work at a time."""
 
-    def __init__(self, number: int, route: Route, bag: Path, threads: int, seed: int) -> None:
+    def __init__(self, number: int, target: Target, mails: Path, threads: int, seed: int) -> None:
+        """Start the process. Raises OSError, ClientDied."""
         self.process = subprocess.Popen(
             [sys.executable, "-m", "gsmtp.soak.client"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # ctrl-C is for the soak, which ends its clients
+            start_new_session=True,  # an interrupt from the terminal goes to the soak, which ends its clients
         )
-        self._send({"number": number, "route": asdict(route), "bag": str(bag), "threads": threads, "seed": seed})
+        self._write({"number": number, "target": asdict(target), "mails": str(mails), "threads": threads, "seed": seed})
 
-    def tell(self, do: str, **order: Any) -> None:
-        """Give an order."""
-        self._send({"do": do, **order})
+    def send(self, name: str, **order: Any) -> None:
+        """Give an order. Raises ClientDied."""
+        self._write({"name": name, **order})
 
-    def answer(self) -> dict[str, Any]:
-        """Wait until it is done. ClientDied."""
+    def wait(self) -> dict[str, Any]:
+        """Wait until the order is carried out, and return its result. Raises ClientDied."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
             raise ClientDied(f"a client process ended with status {self.process.wait()}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        result: dict[str, Any] = json.loads(line)
+        return result
 
     def close(self) -> None:
-        """End it, whatever it is doing."""
+        """Kill the process, whatever it is doing."""
         self.process.kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()
 
-    def _send(self, what: Mapping[str, Any]) -> None:
+    def _write(self, data: Mapping[str, Any]) -> None:
         assert self.process.stdin is not None
         try:
-            self.process.stdin.write(json.dumps(what) + "\n")
+            self.process.stdin.write(json.dumps(data) + "\n")
             self.process.stdin.flush()
         except OSError as error:
             raise ClientDied(f"a client process is gone: {error}") from None
 
 
 class ClientDied(Exception):
-    """A client process is gone: a fault of the soak, not of the server."""
+    """A client process is gone. This is a fault of the soak, not of the server."""
 
 
 def main() -> int:
-    """Work until standard input ends."""
-    setup = sys.stdin.readline()
-    if not setup:
+    """Carry out orders until standard input ends."""
+    config = sys.stdin.readline()
+    if not config:
         return 2
-    client = Client(json.loads(setup))
-    does = {"run": client.run, "hold": client.hold, "release": client.release}
+    client = Client(json.loads(config))
+    orders = {"run": client.run, "hold": client.hold, "release": client.release}
     for line in sys.stdin:
         order = json.loads(line)
-        print(json.dumps(does[order["do"]](order)), flush=True)
+        print(json.dumps(orders[order["name"]](order)), flush=True)
     return 0
 
 

@@ -1,8 +1,8 @@
-"""A folder of a user's own mail: .eml files, mbox files and Maildirs, wherever they lie in it.
+"""A folder of a user's own mail: message files, mbox files and Maildirs at any depth.
 
-A file is taken for what its first octets and its place say, not for its name: below `cur` or `new` of a Maildir it is a
-mail, one that begins with "From " is an mbox, any other whose first line looks like a header field is a mail. The rest
-is passed over and counted. Line ends become CRLF, for nothing else can be sent by DATA.
+What a file is follows from its place and its first octets, not from its name: a file in `cur` or `new` of a Maildir is
+a mail, one that begins with "From " is an mbox, and any other whose first line looks like a header field is a mail.
+Other files are passed over and counted. Line ends become CRLF, because DATA can send no other.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ _NEWLINE = re.compile(rb"\r\n|\r|\n")
 
 
 class CorpusError(Exception):
-    """There is no mail to be had; one line."""
+    """There is no folder of that name. The text is one line."""
 
 
 class Corpus:
-    """`passed_over`: files (or mails of an mbox) that are none, too large or cannot be read, once all was read."""
+    """A folder of mail.
+
+    `passed_over` names the files, and mails of an mbox, that `mails` has found to be no mail, too large or unreadable.
+    """
 
     def __init__(self, directory: Path, largest: int) -> None:
-        """`largest`: octets of a mail, what the server takes. Raises CorpusError."""
+        """`largest` is the limit of a mail's size in octets. Raises CorpusError."""
         if not directory.is_dir():
             raise CorpusError(f"{directory} is no directory")
         self._directory = directory
@@ -34,7 +37,7 @@ class Corpus:
         self.passed_over: list[str] = []
 
     def mails(self) -> Iterator[Mail]:
-        """One after the other, in the order of their paths."""
+        """Yield the mails in the order of their paths."""
         for path in sorted(self._directory.rglob("*")):
             if not path.is_file():
                 continue
@@ -51,10 +54,10 @@ class Corpus:
         if start.startswith(b"From ") and not in_maildir:
             box = mailbox.mbox(path, create=False)
             try:
-                for at, key in enumerate(box.iterkeys()):
+                for index, key in enumerate(box.iterkeys()):
                     # mboxrd: a line that began with "From " was quoted.
                     content = re.sub(rb"(?m)^>(>*From )", rb"\1", box.get_bytes(key))
-                    yield from self._mail("mbox", content, f"{name}, mail {at + 1}")
+                    yield from self._mail("mbox", content, f"{name}, mail {index + 1}")
             finally:
                 box.close()
         elif in_maildir or _FIELD.match(start):

@@ -1,8 +1,7 @@
-"""What takes the mail in a worker while it is soaked.
+"""The handler of the server under test.
 
-`Inbox` is the soak's own handler; `Soaked` makes the class that the server runs: that handler or a user's, with the
-instruments around it. The instruments see what the handler has acknowledged and answer questions about the process;
-they keep nothing in memory.
+`Inbox` is the soak's own handler. `InstrumentedHandler` makes the object that the server runs: of that class or of a
+user's, with instruments that record accepted messages and answer questions about the process.
 """
 
 from __future__ import annotations
@@ -15,70 +14,71 @@ from gsmtp_workers.load import load
 from gsmtp.handler import Answer, Handler, Message
 from gsmtp.protocol.envelope import Envelope, Recipient, Session
 from gsmtp.reply import Reject
-from gsmtp.soak import agreed
+from gsmtp.soak import accounts
 from gsmtp.soak.instruments import Instruments, instrumented
 
 
 class Inbox(Handler):
-    """Takes mail, decodes it as a program would, and throws it away; addresses say how else it may go."""
+    """Accepts mail, decodes it and throws it away. Some addresses make a hook fail, see `accounts.py`."""
 
     def __init__(self, parse: bool = True) -> None:
         self._parse = parse
 
     def check_password(self, session: Session, user: str, password: str) -> bool:
-        """One user is known."""
-        return user == agreed.USER and password == agreed.PASSWORD
+        """Accept the one user."""
+        return user == accounts.USER and password == accounts.PASSWORD
 
     def on_mail(self, envelope: Envelope) -> None:
-        """`raises@` fails."""
-        if envelope.sender_local == agreed.RAISES:
-            raise Planted("at MAIL")
+        """Raise PlantedError for `raises@`."""
+        if envelope.sender_local == accounts.RAISES:
+            raise PlantedError("at MAIL")
 
     def on_rcpt(self, envelope: Envelope, recipient: Recipient) -> None:
-        """`unknown@` is refused, `raises@` fails, `sleeps@` does not come back."""
+        """Refuse `unknown@` by Reject, raise PlantedError for `raises@`, do not return for `sleeps@`."""
         local = recipient.local
-        if local == agreed.UNKNOWN:
+        if local == accounts.UNKNOWN:
             raise Reject(550, "5.1.1", "No such user here")
-        if local == agreed.RAISES:
-            raise Planted("at RCPT")
-        if local == agreed.SLEEPS:
+        if local == accounts.RAISES:
+            raise PlantedError("at RCPT")
+        if local == accounts.SLEEPS:
             gevent.sleep(3600)
 
     def on_message(self, envelope: Envelope, message: Message) -> Answer:
-        """Read it as a program would that wants to know all of it. `raises.later@` fails."""
+        """Decode the message, if told so. Raise PlantedError for `raises.later@`."""
         if self._parse:
             read(message)
-        if envelope.recipients[0].local == agreed.RAISES_LATER:
-            raise Planted("with the message there")
+        if envelope.recipients[0].local == accounts.RAISES_LATER:
+            raise PlantedError("with the message there")
         return None
 
 
-class Planted(Exception):
-    """An error that the soak has caused on purpose: it is in the log, and no fault."""
+class PlantedError(Exception):
+    """An error that the soak causes on purpose: it is logged, and does not count against the server."""
 
 
 def read(message: Message) -> int:
-    """Decode all of a mail: subject, addresses, each part, its text, its attachments' content. Octets decoded."""
+    """Decode all of a mail: subject, addresses, parts, texts and attachments. Return how much was decoded."""
     mail = message.mime
-    octets = len(mail.subject) + len(mail.text or "") + len(mail.html or "")
+    length = len(mail.subject) + len(mail.text or "") + len(mail.html or "")
     for name in ("From", "To", "Cc", "Reply-To"):
-        octets += len(mail.addresses(name))
+        length += len(mail.addresses(name))
     for part in mail.walk():
-        octets += len(part.content_type)
+        length += len(part.content_type)
     for attachment in mail.attachments:
-        octets += len(attachment.safe_filename) + len(attachment.content)
-    return octets
+        length += len(attachment.safe_filename) + len(attachment.content)
+    return length
 
 
-class Soaked:
-    """What the server is told to load: an object of the class `soak_class`, "module:Class", with instruments around it.
-
-    `soak_directory` is where the instruments keep journal and socket; other options go to the class.
-    """
+class InstrumentedHandler:
+    """The class that the server is told to load. Calling it makes an object of a subclass of the class under test."""
 
     def __new__(cls, soak_class: str, soak_directory: str, **options: Any) -> Any:
-        """No Soaked comes of it, but an object of a subclass of `soak_class`."""
+        """Return an object of an instrumented subclass of `soak_class`, which is "module:Class".
+
+        The instruments keep their files in `soak_directory`. Other options go to the class. Raises what loading and
+        calling it raise.
+        """
         return instrumented(load(soak_class), Instruments(soak_directory))(**options)
 
     def on_message(self, envelope: Envelope, message: Message) -> None:
-        """Never called: it says that this is a handler."""
+        """Never called. It makes this class a handler for the server, which looks before it makes the object."""

@@ -1,7 +1,7 @@
-"""In the worker: the journal of what was acknowledged, and the gauge that says how much memory is in use.
+"""In a worker: the log of accepted messages, and the socket that answers how much memory is in use.
 
-The journal is a file to which a line is written before the client is told 250; the soak empties it. The gauge is a unix
-socket that answers a line with a line of JSON. Both hold the same memory at the thousandth message as at the first.
+A line is written to the log before the client is told 250; the soak empties the file. The unix socket answers each
+line with a line of JSON. Neither needs more memory at the thousandth message than at the first.
 """
 
 from __future__ import annotations
@@ -29,46 +29,49 @@ _NO_ID = b"none"
 
 
 class Instruments:
-    """Of one worker. Files are named after its pid: it may be followed by another in the same slot."""
+    """The instruments of one worker. Its files are named by its pid, for another worker may follow in the same slot."""
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
-        self._journal = -1
+        self._log = -1
         self._worker: Any = None
         self._process = psutil.Process()
 
     def start(self, worker: Any) -> None:
-        """Open journal and gauge. OSError when that cannot be."""
+        """Open the log and the socket. Raises OSError."""
         self._worker = worker
         self._process = psutil.Process()
         name = os.path.join(self._directory, str(os.getpid()))
-        self._journal = os.open(f"{name}.journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._log = os.open(f"{name}.accepted", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         listener = socket.socket(socket.AF_UNIX)
-        listener.bind(f"{name}.gauge")
+        listener.bind(f"{name}.probe")
         listener.listen()
         gevent.spawn(self._answer, listener)
 
-    def acknowledge(self, id: bytes, digest: str) -> None:
-        """A message is about to be answered 250."""
-        os.write(self._journal, b"%b %b\n" % (id, digest.encode()))
+    def record_accepted(self, id: bytes, digest: str) -> None:
+        """Record a message that is about to be answered 250. Raises OSError."""
+        os.write(self._log, b"%b %b\n" % (id, digest.encode()))
 
     def _answer(self, listener: socket.socket) -> None:
-        # One asker at a time, so one greenlet: the soak.
+        # The soak alone connects, once at a time.
         while True:
-            asker, _ = listener.accept()
-            with asker, asker.makefile("rwb") as lines:
+            probe, _ = listener.accept()
+            with probe, probe.makefile("rwb") as lines:
                 for _ in lines:
                     lines.write(json.dumps(self.measure()).encode() + b"\n")
                     lines.flush()
 
     def measure(self) -> dict[str, float]:
-        """All that must not grow, after garbage was collected; also `accepted`, connections since the start."""
+        """Collect garbage and return what must not grow, by name.
+
+        `accepted` is the number of connections since the start. Raises psutil.Error.
+        """
         # The interpreter caches attribute names by their address, and gevent makes a new "stop" for each timer that
         # ends. Up to 4096 of them are kept, more and more slowly, and would look like growth.
         sys._clear_type_cache()
         gc.collect()
         gc.collect()
-        # The first, before the others make lists of their own.
+        # This comes first: the others allocate lists.
         blocks = sys.getallocatedblocks()
         heap = psutil.heap_info()
         objects = gc.get_objects()
@@ -83,7 +86,7 @@ class Instruments:
             "accepted": self._worker.scoreboard.slot(self._worker.slot).accepted,
         }
         del objects
-        # What the heap keeps free for later comes and goes by megabytes with large mails, and is no growth.
+        # The free memory that the heap keeps varies by megabytes with large mails, and is no growth.
         _trim()
         found["uss"] = self._process.memory_full_info().uss
         return found
@@ -94,7 +97,7 @@ def _trim() -> None:
 
 
 def instrumented(kind: type[Any], instruments: Instruments) -> type[Any]:
-    """A subclass of a handler's class that tells the instruments what it has acknowledged."""
+    """Return a subclass of a handler's class that records in `instruments` each message it accepts."""
 
     def on_start(self: Any, worker: Any) -> None:
         instruments.start(worker)
@@ -107,16 +110,18 @@ def instrumented(kind: type[Any], instruments: Instruments) -> type[Any]:
         if all(recipient.result is None for recipient in envelope.recipients):
             content = message.content
             end = content.find(b"\r\n")
-            instruments.acknowledge(_id_in(content[:end]), hashlib.sha256(memoryview(content)[end + 2 :]).hexdigest())
+            instruments.record_accepted(
+                _id_in(content[:end]), hashlib.sha256(memoryview(content)[end + 2 :]).hexdigest()
+            )
         return answer
 
     def on_data(self: Any, envelope: Envelope, stream: Stream) -> Any:
-        reading = _Reading(stream)
+        reading = _HashedStream(stream)
         answer = kind.on_data(self, envelope, reading)
-        while reading.read(1 << 20):  # what the handler did not care to read
+        while reading.read(1 << 20):  # what the handler has left unread
             pass
         if all(recipient.result is None for recipient in envelope.recipients):
-            instruments.acknowledge(_id_in(reading.first), reading.hash.hexdigest())
+            instruments.record_accepted(_id_in(reading.first), reading.hash.hexdigest())
         return answer
 
     hooks: dict[str, Callable[..., Any]] = {"on_message": on_message, "on_data": on_data}
@@ -130,8 +135,8 @@ def _id_in(line: bytes) -> bytes:
     return line[len(ID_FIELD) :] if line.startswith(ID_FIELD) and b" " not in line[len(ID_FIELD) :] else _NO_ID
 
 
-class _Reading:
-    """A stream on its way to the handler: its first line is kept, what follows is hashed."""
+class _HashedStream:
+    """The content on its way to the handler: `first` is its first line, `hash` is of what follows."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -147,15 +152,15 @@ class _Reading:
     def read(self, size: int = -1) -> bytes:
         """See Stream."""
         data = self._stream.read(size)
-        self._see(data)
+        self._update(data)
         return data
 
     def __iter__(self) -> Iterator[bytes]:
         for data in self._stream:
-            self._see(data)
+            self._update(data)
             yield data
 
-    def _see(self, data: bytes) -> None:
+    def _update(self, data: bytes) -> None:
         if self.first:
             self.hash.update(data)
             return

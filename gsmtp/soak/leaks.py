@@ -1,4 +1,4 @@
-"""Handlers that leak on purpose, a little with each session: the verdict must see each of them."""
+"""Handlers that leak on purpose with each session. The verdict must find each of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gsmtp.soak.handler import Inbox
 
 
 class ObjectLeak(Inbox):
-    """64 octets of an object that the garbage collector does not track."""
+    """Keeps an object of 64 octets that the garbage collector does not track."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -25,7 +25,7 @@ class ObjectLeak(Inbox):
 
 
 class DescriptorLeak(Inbox):
-    """A descriptor that is never closed."""
+    """Opens a descriptor and never closes it."""
 
     def on_disconnect(self, session: Session, reason: str) -> None:
         """Open one more."""
@@ -33,7 +33,7 @@ class DescriptorLeak(Inbox):
 
 
 class GreenletLeak(Inbox):
-    """A greenlet that waits for ever."""
+    """Starts a greenlet that waits for ever."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

@@ -1,7 +1,7 @@
-"""What is replayed: mails, and the file in which client processes share them.
+"""The mails that are replayed, and the file in which client processes share them.
 
-Promises: a mail is written once, as it goes over the wire, and all clients map the same pages. Must not know: where
-the mails came from, how they are sent.
+Each mail is written once, in the form in which it goes over the wire, and all clients map the same pages. This file
+does not know where mails come from or how they are sent.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-# Each message gets this field in front, so that it can be told from others with the same mail in it.
+# This field is put in front of each message, and tells messages with the same mail in them apart.
 ID_FIELD = b"X-Soak-Id: "
 
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """`content` ends in CRLF and has no bare newline; `weight`: how often it is sent, against the others."""
+    """A mail to replay.
+
+    `content` ends in CRLF and has no bare CR or LF. `weight` says how often it is sent, relative to the others.
+    """
 
     kind: str
     content: bytes
@@ -29,10 +32,12 @@ class Mail:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A mail in the bag: where its wire form stands, end of data included, and what MAIL must say of it.
+class MailEntry:
+    """The index entry of a mail in the mail file.
 
-    `digest` is of the content as it should arrive behind the id field; `stuffed` tells whether dots were added.
+    `offset` and `length` locate its wire form, which includes the end of data; `size` is that of the content.
+    `digest` is of the content, without the id field. `eight_bit` and `smtputf8` say which parameters MAIL needs;
+    `stuffed` says whether the wire form differs from the content by dots.
     """
 
     kind: str
@@ -47,56 +52,64 @@ class Entry:
 
 
 def digest(content: bytes | memoryview) -> str:
-    """By which content is compared."""
+    """Return the digest by which contents are compared."""
     return hashlib.sha256(content).hexdigest()
 
 
-def write_bag(path: Path, mails: Iterable[Mail]) -> list[Entry]:
-    """Put the mails in a file, and beside it their index. Mails are taken one at a time."""
+def write_mails(path: Path, mails: Iterable[Mail]) -> list[MailEntry]:
+    """Write a mail file and, beside it, its index; return the index. Raises OSError.
+
+    `mails` is consumed one at a time.
+    """
     entries = []
     with path.open("wb") as file:
         for mail in mails:
             content = mail.content
-            wire = (b"\r\n" + content).replace(b"\r\n.", b"\r\n..")[2:] + b".\r\n"
-            head = content.partition(b"\r\n\r\n")[0]
+            # RFC 5321 4.5.2
+            wire_form = (b"\r\n" + content).replace(b"\r\n.", b"\r\n..")[2:] + b".\r\n"
+            header = content.partition(b"\r\n\r\n")[0]
             entries.append(
-                Entry(
+                MailEntry(
                     kind=mail.kind,
                     offset=file.tell(),
-                    length=len(wire),
+                    length=len(wire_form),
                     size=len(content),
                     digest=digest(content),
                     eight_bit=not content.isascii(),
-                    smtputf8=not head.isascii(),
-                    stuffed=len(wire) > len(content) + 3,
+                    smtputf8=not header.isascii(),
+                    stuffed=len(wire_form) > len(content) + 3,
                     weight=mail.weight,
                 )
             )
-            file.write(wire)
+            file.write(wire_form)
     _index(path).write_text(json.dumps([asdict(entry) for entry in entries]))
     return entries
 
 
-class Bag:
-    """The file again, in a client."""
+class MailFile:
+    """A mail file, mapped for reading.
+
+    `entries` is its index; `largest` has the indexes of the largest hundredth of the mails, at least one.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.entries = [Entry(**each) for each in json.loads(_index(path).read_text())]
+        """Raises OSError."""
+        self.entries = [MailEntry(**each) for each in json.loads(_index(path).read_text())]
         with path.open("rb") as file:
             self._view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         self._weights = list(itertools.accumulate(entry.weight for entry in self.entries))
         self._all = range(len(self.entries))
-        by_size = sorted(self._all, key=lambda at: self.entries[at].size)
+        by_size = sorted(self._all, key=lambda index: self.entries[index].size)
         self.largest = by_size[-max(1, len(by_size) // 100) :]
 
-    def wire(self, at: int) -> memoryview:
-        """The mail's content and end of data."""
-        entry = self.entries[at]
+    def wire_form(self, index: int) -> memoryview:
+        """Return a mail's content with dots stuffed, and the end of data."""
+        entry = self.entries[index]
         return self._view[entry.offset : entry.offset + entry.length]
 
-    def draw(self, dice: random.Random, count: int) -> list[int]:
-        """Some mails, by their weights."""
-        return dice.choices(self._all, cum_weights=self._weights, k=count)
+    def choose(self, rng: random.Random, count: int) -> list[int]:
+        """Return the indexes of `count` mails, chosen at random by their weights."""
+        return rng.choices(self._all, cum_weights=self._weights, k=count)
 
 
 def _index(path: Path) -> Path:

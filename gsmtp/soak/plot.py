@@ -1,6 +1,6 @@
-"""The soak as a picture: memory of every process, rate, and how late the workers' loops were, over the messages.
+"""Draws a run: the memory of every process, the rate, and the loop lag of the workers, over the messages.
 
-The memory's axis begins at 0: what looks flat is flat. Matplotlib is only needed to draw, so only then imported.
+The axis of the memory begins at 0, so that what looks flat is flat. Matplotlib is imported only when a plot is drawn.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-POINTS = 400  # of a line: about one for two pixels
+POINTS = 400  # of one line: about one for two pixels
 ALL_POINTS = 4800  # of all lines: an SVG keeps each, at some 25 octets
 MIB = 1 << 20
 GREY = "#5f6b76"
@@ -26,10 +26,11 @@ UNDECIDED = "#9a6700"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look at the server.
+    """What was seen of the server at one time.
 
-    `seconds` since the start, `messages` taken by then, `rate` in messages a second; by the process' name, `memory` is
-    its USS in bytes and `lag` how many seconds late its loop was. A process that is not there is left out.
+    `seconds` is the time since the start, `messages` the number accepted by then, `rate` that of messages per second.
+    `memory` has the USS in bytes and `lag` the loop lag in seconds, by the name of the process; they lack processes
+    that do not run.
     """
 
     seconds: float
@@ -40,10 +41,10 @@ class Sample:
 
 
 def draw(samples: Sequence[Sample], path: str, *, title: str, verdict: str, warm_at: int | None = None) -> list[str]:
-    """Write the picture as SVG and as PNG, and return the two paths: `path` with .svg and .png.
+    """Draw a plot as SVG and as PNG, and return their two paths: `path` with .svg and .png.
 
     `verdict` is the word to show (PASS, FAIL, INCONCLUSIVE), `warm_at` the number of messages that ended the warm-up.
-    ModuleNotFoundError without matplotlib, ValueError without samples, OSError if a file cannot be written.
+    Raises ModuleNotFoundError without matplotlib, ValueError without samples, OSError if a file cannot be written.
     """
     if not samples:
         raise ValueError("there are no samples to draw")
@@ -54,11 +55,11 @@ def draw(samples: Sequence[Sample], path: str, *, title: str, verdict: str, warm
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("a plot needs matplotlib: pip install 'gsmtp[soak]'", name=error.name) from error
 
-    # Text as outlines looks the same wherever the SVG is shown; the salt makes its names the same in each run.
+    # Text drawn as outlines looks the same wherever the SVG is shown. The salt makes its ids the same in each run.
     with matplotlib.rc_context({"font.size": 10, "svg.fonttype": "path", "svg.hashsalt": "gsmtp"}):
         figure = Figure(figsize=(9, 6.2), facecolor="white")
         FigureCanvasAgg(figure)
-        _compose(figure, samples, title, verdict, warm_at)
+        _draw(figure, samples, title, verdict, warm_at)
         base = Path(path)
         if base.suffix in (".svg", ".png"):
             base = base.with_suffix("")
@@ -68,7 +69,7 @@ def draw(samples: Sequence[Sample], path: str, *, title: str, verdict: str, warm
     return paths
 
 
-def _compose(figure: Figure, samples: Sequence[Sample], title: str, verdict: str, warm_at: int | None) -> None:
+def _draw(figure: Figure, samples: Sequence[Sample], title: str, verdict: str, warm_at: int | None) -> None:
     memory, rate, lag = figure.subplots(3, 1, sharex=True, height_ratios=[5, 2, 2])
     figure.subplots_adjust(left=0.1, right=0.96, top=0.93, bottom=0.09, hspace=0.14)
     last = samples[-1]
@@ -89,8 +90,8 @@ def _compose(figure: Figure, samples: Sequence[Sample], title: str, verdict: str
         held = [sample.memory.get(name, math.nan) / MIB for sample in samples]
         late = [sample.lag.get(name, math.nan) * 1000 for sample in samples]
         for axes, values in ((memory, held), (lag, late)):
-            axes.plot(*_thinned(samples, values, max, points), color=colour, linewidth=1.4, label=name)
-    rate.plot(*_thinned(samples, [sample.rate for sample in samples], fmean, points), color=GREY, linewidth=1.4)
+            axes.plot(*_thin(samples, values, max, points), color=colour, linewidth=1.4, label=name)
+    rate.plot(*_thin(samples, [sample.rate for sample in samples], fmean, points), color=GREY, linewidth=1.4)
     for axes, label in ((memory, "memory (USS), MiB"), (rate, "messages\nper second"), (lag, "loop lag, ms")):
         axes.set_ylabel(label)
         axes.margins(y=0.12)
@@ -102,7 +103,7 @@ def _compose(figure: Figure, samples: Sequence[Sample], title: str, verdict: str
         if warm_at:
             axes.axvspan(0, min(warm_at, end), color="#eef1f4", linewidth=0, zorder=0)
     if warm_at:
-        wide = warm_at > end / 10  # enough for the word
+        wide = warm_at > end / 10  # there is room for the word
         memory.text(
             min(warm_at, end) / 2 if wide else warm_at,
             0.02,
@@ -112,15 +113,15 @@ def _compose(figure: Figure, samples: Sequence[Sample], title: str, verdict: str
             color=GREY,
         )
     memory.legend(loc="lower right", ncols=min(len(names), 4), edgecolor="none")
-    lag.set_xlabel(f"messages ({last.messages:,} in {_lasted(last.seconds)})")
+    lag.set_xlabel(f"messages ({last.messages:,} in {_format_duration(last.seconds)})")
     lag.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     figure.align_ylabels([memory, rate, lag])
 
 
-def _thinned(
+def _thin(
     samples: Sequence[Sample], values: Sequence[float], summary: Callable[[list[float]], float], points: int
 ) -> tuple[list[float], list[float]]:
-    """The values over messages, neighbours summed up so that at most `points` are left; gaps stay gaps."""
+    """Return x and y of at most `points` points: neighbours are combined by `summary`, gaps stay gaps."""
     size = math.ceil(len(samples) / points)
     xs, ys = [], []
     for first in range(0, len(samples), size):
@@ -130,7 +131,7 @@ def _thinned(
     return xs, ys
 
 
-def _lasted(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     if seconds < 7200:

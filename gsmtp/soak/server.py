@@ -1,7 +1,7 @@
-"""The server under soak: a gsmtp-master in processes of its own, as anybody would start it.
+"""The server under test: a gsmtp-master in processes of its own, started as a user would start it.
 
-Promises: when `close` returns, nothing of it is left. Its log is read and emptied while it runs; what is at fault
-there, and was not planted, is kept.
+When `close` returns, no process of it is left. Its log is read and emptied while it runs; warnings and errors that the
+soak has not caused on purpose are kept.
 """
 
 from __future__ import annotations
@@ -20,30 +20,33 @@ from typing import Any
 
 import psutil
 
-_START = 30.0  # seconds to the first worker: a cold start of an interpreter on a busy machine takes a few
-_STOP = 20.0
+_START_TIMEOUT = 30.0  # seconds: a cold start of an interpreter on a busy machine takes a few
+_STOP_TIMEOUT = 20.0
 _LISTENING = re.compile(r'listening on ([^"\s]+) \(([^)]+)\)')
-_FAULT = re.compile(r" level=(?:error|critical|warning)\b")
-_PLANTED = ("gsmtp.soak.handler.Planted", "hook failed at its deadline")
-_KEPT = 20
+_ERROR = re.compile(r" level=(?:error|critical|warning)\b")
+_EXPECTED = ("gsmtp.soak.handler.PlantedError", "hook failed at its deadline")
+_KEPT = 20  # log errors that are kept whole
 
 
 class ServerFailed(Exception):
-    """The server did not start, or ended; what it said."""
+    """The server did not start or did not end. The text has what it wrote."""
 
 
 class Server:
-    """One run. `directory` has its settings and log, and is where the handler's instruments write."""
+    """One run of the server. `addresses` has the address of each listener by its scheme."""
 
     def __init__(
         self, directory: Path, handler: Mapping[str, Any], workers: int, tls: bool, settings: Mapping[str, Any]
     ) -> None:
-        """`handler`: the class that is soaked, and its options. Raises ServerFailed."""
+        """Start the server and wait until all workers serve. Raises OSError, ServerFailed.
+
+        `directory` gets its settings, its log and the files of the handler's instruments. `handler` has the class
+        under test as "class", and its options.
+        """
         self.directory = directory
         self._log = directory / "log"
         self._log.touch()
-        self.faults: list[str] = []
-        self.fault_count = 0
+        self.log_errors: list[str] = []
         binds = ["smtp://127.0.0.1:0"]
         if tls:
             make_certificate(directory)
@@ -65,11 +68,11 @@ class Server:
             raise
 
     def _until_ready(self, workers: int) -> None:
-        deadline = time.monotonic() + _START
-        while len(self.gauges()) < workers or "listening" not in (log := self._log.read_text(errors="replace")):
+        deadline = time.monotonic() + _START_TIMEOUT
+        while len(self.probe_paths()) < workers or "listening" not in (log := self._log.read_text(errors="replace")):
             if self.process.poll() is not None or time.monotonic() > deadline:
-                said = (self.directory / "output").read_text(errors="replace") + self._log.read_text(errors="replace")
-                raise ServerFailed(f"the server did not start:\n{said.strip()}")
+                output = (self.directory / "output").read_text(errors="replace") + self._log.read_text(errors="replace")
+                raise ServerFailed(f"the server did not start:\n{output.strip()}")
             time.sleep(0.02)
         found = _LISTENING.findall(log)
         self.addresses: dict[str, tuple[str, int]] = {}
@@ -77,14 +80,14 @@ class Server:
             host, _, port = address.rpartition(":")
             self.addresses[bind.partition(":")[0]] = host, int(port)
 
-    def gauges(self) -> dict[int, Path]:
-        """pid -> the socket of its instruments, of the workers that live."""
+    def probe_paths(self) -> dict[int, Path]:
+        """Return the path of the instruments' socket by pid, for each live worker."""
         workers = {child.pid for child in psutil.Process(self.process.pid).children()} if self.alive else set()
-        return {int(path.stem): path for path in self.directory.glob("*.gauge") if int(path.stem) in workers}
+        return {int(path.stem): path for path in self.directory.glob("*.probe") if int(path.stem) in workers}
 
-    def journals(self) -> list[Path]:
-        """Of all workers that there ever were."""
-        return sorted(self.directory.glob("*.journal"))
+    def accepted_logs(self) -> list[Path]:
+        """Return the logs of accepted messages of all workers, also of those that have ended."""
+        return sorted(self.directory.glob("*.accepted"))
 
     @property
     def alive(self) -> bool:
@@ -92,38 +95,36 @@ class Server:
         return self.process.poll() is None
 
     def read_log(self) -> None:
-        """Take what is at fault from the log, and empty it."""
-        fault: list[str] = []
+        """Record the errors in the log, and empty it. Raises OSError."""
+        error: list[str] = []
         with self._log.open(errors="replace") as file:
             for line in file:
                 if line.startswith(" "):
-                    if fault:
-                        fault.append(line)
+                    if error:
+                        error.append(line)
                     continue
-                self._judge(fault)
-                fault = [line] if _FAULT.search(line) else []
-        self._judge(fault)
+                self._record_error(error)
+                error = [line] if _ERROR.search(line) else []
+        self._record_error(error)
         os.truncate(self._log, 0)
 
-    def _judge(self, fault: list[str]) -> None:
-        text = "".join(fault)
-        if fault and not any(each in text for each in _PLANTED):
-            self.fault_count += 1
-            if len(self.faults) < _KEPT:
-                self.faults.append(text.rstrip())
+    def _record_error(self, error: list[str]) -> None:
+        text = "".join(error)
+        expected = any(each in text for each in _EXPECTED)
+        if error and not expected and len(self.log_errors) < _KEPT:
+            self.log_errors.append(text.rstrip())
 
     def stop(self) -> int:
-        """TERM; the exit status. ServerFailed when it does not end."""
+        """Send SIGTERM and return the exit status. Raises ServerFailed when the server does not end."""
         self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(_STOP)
+            return self.process.wait(_STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
-            raise ServerFailed(f"the server did not end within {_STOP:.0f} s of TERM") from None
+            raise ServerFailed(f"the server did not end within {_STOP_TIMEOUT:.0f} s of TERM") from None
 
     def close(self) -> None:
-        """End it if it runs."""
-        left = self._processes()
-        for process in left:
+        """Kill all its processes that run."""
+        for process in self._processes():
             with contextlib.suppress(psutil.Error):
                 process.kill()
         self.process.kill()
@@ -146,14 +147,14 @@ def _toml(
     binds: list[str],
     settings: Mapping[str, Any],
 ) -> str:
-    # Here a few addresses guess passwords by the thousand: no second for each, and never too many.
+    # A few addresses guess thousands of passwords: the delay of each is short, and no number of them is too many.
     table = {"workers": workers, "hostname": "soak.example", "auth_failure_delay": 0.1, "limit_auth_failures": 1 << 40}
     if tls:
         table |= {"certfile": str(directory / "certificate.pem"), "keyfile": str(directory / "key.pem")}
     lines = [f"{key} = {_value(value)}" for key, value in {**table, **settings}.items()]
     options = {"soak_class": handler["class"], "soak_directory": str(directory)}
     options |= {key: value for key, value in handler.items() if key != "class"}
-    lines += ["[handler]", 'class = "gsmtp.soak.handler:Soaked"']
+    lines += ["[handler]", 'class = "gsmtp.soak.handler:InstrumentedHandler"']
     lines += [f"{key} = {_value(value)}" for key, value in options.items()]
     for bind in binds:
         lines += ["[[listen]]", f"bind = {_value(bind)}"]
@@ -169,7 +170,7 @@ def _value(value: Any) -> str:
 
 
 def make_certificate(directory: Path) -> None:
-    """certificate.pem and key.pem there: self-signed, P-256, for thirty days."""
+    """Write certificate.pem and key.pem: self-signed, P-256, valid for thirty days. Raises OSError."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec

@@ -1,21 +1,26 @@
 """Does a worker's memory grow with the sessions it has served?
 
-Not "is there any slope": a healthy worker has a small one, and with enough windows each becomes significant. The
-question is whether the slope is above a tolerance, so its interval is held against that: PASS when all of it is at
-most the tolerance, FAIL when all of it is above, and INCONCLUSIVE, which asks for more windows, else.
+The question is not whether there is any slope: a healthy worker has a small one, and with enough windows each slope
+becomes significant. The question is whether the slope is above a tolerance. Its interval is compared with that: PASS
+when all of it is at most the tolerance, FAIL when all of it is above, and else INCONCLUSIVE, which asks for more
+windows.
 
-The slope is Theil's and Sen's: the median of the slopes of all pairs of windows. The interval is Sen's: the slopes
-between two ranks, as far from the median as Kendall's S strays by chance. Neighbouring windows resemble each other, so
-how far S strays is not taken from its formula for independent values but from a bootstrap that shuffles residuals in
-blocks (the formula is what it is at least). Shuffling ranks costs no new slopes, so hundreds of rounds are quick.
+The slope is Theil's and Sen's: the median of the slopes of all pairs of windows. The interval is Sen's: it has the
+slopes between two ranks, which are as far from the median as Kendall's S strays by chance. Neighbouring windows
+resemble each other, so the formula for independent values is too small for that distance. It is taken from a bootstrap
+that shuffles residuals in blocks, and the formula is its lower limit. Shuffling ranks costs no new slopes, so hundreds
+of rounds are quick.
 
-What happens once is no leak, and a median of slopes is nearly blind to it, except for a step near the middle of the
-windows: half of the pairs straddle it. Such a step is found, and pairs that straddle it are left out.
+A median of slopes is nearly blind to growth that happens once, which is no leak, except for a step near the middle of
+the windows: half of the pairs are on both sides of it. Such a step is found, and those pairs are left out.
 
-Where this is weak: a leak that shows once or twice within the windows looks like a step, and only more windows tell
-them apart. Memory that wanders like a random walk gives intervals that are too narrow (of those for twenty windows,
-three in four have the true slope, of those for memory that remembers half of its last deviation 19 in 20); the
-tolerances lie far above what healthy workers show, which is the reserve for that.
+`scipy.stats.theilslopes` computes the same slope and the interval for independent values of one unbroken series. It
+cannot leave out pairs or take another distance, so it is not used here; the tests compare with it where both apply.
+
+Weaknesses: a leak that shows once or twice within the windows looks like a step, and only more windows tell them apart.
+Memory that moves like a random walk gives intervals that are too narrow: of those for twenty windows three in four
+contain the true slope, and 19 in 20 for memory that keeps half of its last deviation. The tolerances lie far above what
+healthy workers show, which makes up for that.
 """
 
 from __future__ import annotations
@@ -31,9 +36,9 @@ from itertools import pairwise
 from statistics import NormalDist, fmean, median
 from types import MappingProxyType
 
-# Growth per session: blocks, objects; bytes of heap and USS. Healthy workers show at most 0.002 blocks, no objects, 2
-# bytes of heap, and 13 bytes of USS; an object of 64 bytes kept per session shows one block and 120 bytes of USS.
-# What has the tolerance 0 counts whole things that must not grow.
+# Growth per session, of heap and USS in bytes. Healthy workers show at most 0.002 blocks, no objects, 2 bytes of heap
+# and 13 bytes of USS. An object of 64 bytes kept per session shows as one block and 120 bytes of USS.
+# Measures with the tolerance 0 are counts, which must not grow by one.
 TOLERANCES: Mapping[str, float] = MappingProxyType(
     {
         "blocks": 0.05,
@@ -46,23 +51,23 @@ TOLERANCES: Mapping[str, float] = MappingProxyType(
         "watchers": 0.0,
     }
 )
-# Not every C library can say what its heap has in use. All other measures have to be there for a PASS.
+# Not every C library reports the use of its heap. All other measures are needed for a PASS.
 OPTIONAL = frozenset({"heap"})
 WARM = 0.01  # blocks per session
-FEWEST = 8  # windows: with fewer, chance alone can order them all
-LEVEL = 0.98
+MIN_WINDOWS = 8  # with fewer, chance alone can put them all in order
+CONFIDENCE = 0.98
 ROUNDS = 299
-BLOCK = 2.0  # times the third root of the number of windows: the length of a block
-ENOUGH = 16  # windows to look for a step: with fewer, noise makes some
-STEP = 10.0  # a step is at least so many times the mean deviation that is left without it
+BLOCK = 2.0  # the length of a block: so many times the third root of the number of windows
+MIN_WINDOWS_FOR_STEP = 16  # with fewer, noise looks like a step
+STEP = 10.0  # the least height of a step, in mean deviations from the two levels
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One worker at rest, after gc.collect() twice.
+    """The measures of one worker at rest, after garbage was collected.
 
-    `sessions` and `messages` are what it has served since its start; `values` has blocks (sys.getallocatedblocks),
-    objects (gc.get_objects), heap and uss (bytes), greenlets, descriptors, threads, watchers.
+    `sessions` and `messages` are the numbers that it has served since its start; `values` has blocks
+    (sys.getallocatedblocks), objects (gc.get_objects), heap and uss (bytes), greenlets, descriptors, threads, watchers.
     """
 
     sessions: int
@@ -77,11 +82,11 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """One measure: its slope per session and the interval, held against the tolerance.
+class MeasureVerdict:
+    """One measure: its slope per session and the slope's interval, compared with the tolerance.
 
-    The numbers are NaN when there was nothing to judge. For a measure with the tolerance 0 the tolerance here is a
-    growth by one within all windows: whole things show no smaller slope.
+    The numbers are NaN when there are too few windows. For a measure with the tolerance 0, `tolerance` is a growth by
+    one in all windows: a count shows no smaller slope.
     """
 
     measure: str
@@ -94,19 +99,20 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """FAIL if one measure fails, PASS if all pass. `unmeasured`: optional measures that no window has."""
+    """FAIL if one measure fails, PASS if all pass. `unmeasured` names the optional measures that no window has."""
 
-    judgements: tuple[Judgement, ...]
+    measures: tuple[MeasureVerdict, ...]
     outcome: Outcome
     unmeasured: tuple[str, ...] = ()
 
     def text(self) -> str:
-        """A table with a line for each measure, and the outcome below it."""
+        """Return a table with a line for each measure, and the outcome below it."""
         rows = [("per session", "slope", "interval", "tolerance", "")]
-        for each in self.judgements:
-            interval = "not known" if math.isnan(each.low) else f"{shown(each.low)} to {shown(each.high)}"
+        for each in self.measures:
+            low, high = format_number(each.low), format_number(each.high)
+            interval = "not known" if math.isnan(each.low) else f"{low} to {high}"
             rows.append(
-                (each.measure, shown(each.slope), interval, shown(each.tolerance), each.outcome.value),
+                (each.measure, format_number(each.slope), interval, format_number(each.tolerance), each.outcome.value),
             )
         rows += [(name, "", "not measured", "", "") for name in self.unmeasured]
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
@@ -117,15 +123,15 @@ class Verdict:
         return "\n".join([*(line.rstrip() for line in lines), f"memory: {self.outcome.value}"])
 
 
-def shown(value: float) -> str:
-    """Three digits that count, never with an exponent."""
+def format_number(value: float) -> str:
+    """Return a number with three significant digits, never with an exponent."""
     if math.isnan(value):
         return "-"
     return format(Decimal(f"{value + 0.0:.3g}"), ",f")
 
 
 def is_warm(windows: Sequence[Window]) -> bool:
-    """Whether each of the last two windows differs from the one before it by less than 0.01 blocks per session."""
+    """Return whether the last two windows each grew or shrank by less than 0.01 blocks per session."""
     if len(windows) < 3:
         return False
     for before, after in pairwise(windows[-3:]):
@@ -136,14 +142,15 @@ def is_warm(windows: Sequence[Window]) -> bool:
     return True
 
 
-def judge(windows: Sequence[Window], *, tolerances: Mapping[str, float] = TOLERANCES, seed: int = 0) -> Verdict:
-    """The verdict on one worker's windows after its warm-up, the same for the same windows and seed.
+def evaluate(windows: Sequence[Window], *, tolerances: Mapping[str, float] = TOLERANCES, seed: int = 0) -> Verdict:
+    """Return the verdict on one worker's windows after its warm-up.
 
-    ValueError if the number of sessions falls: then they are not windows of one worker.
+    The same windows and seed give the same verdict. Raises ValueError if the number of sessions falls: then they are
+    not windows of one worker.
     """
     if any(after.sessions < before.sessions for before, after in pairwise(windows)):
         raise ValueError("the number of sessions falls from one window to the next: these are not one worker's")
-    judgements, unmeasured = [], []
+    measures, unmeasured = [], []
     for measure, tolerance in tolerances.items():
         points = [
             (float(window.sessions), float(window.values[measure]))
@@ -153,39 +160,41 @@ def judge(windows: Sequence[Window], *, tolerances: Mapping[str, float] = TOLERA
         if windows and not points and measure in OPTIONAL:
             unmeasured.append(measure)
         else:
-            judgements.append(_judge(measure, points, tolerance, random.Random(f"{seed} {measure}")))
-    outcomes = {each.outcome for each in judgements}
+            measures.append(_evaluate_measure(measure, points, tolerance, random.Random(f"{seed} {measure}")))
+    outcomes = {each.outcome for each in measures}
     if Outcome.FAIL in outcomes:
         outcome = Outcome.FAIL
     elif outcomes == {Outcome.PASS}:
         outcome = Outcome.PASS
     else:
         outcome = Outcome.INCONCLUSIVE
-    return Verdict(tuple(judgements), outcome, tuple(unmeasured))
+    return Verdict(tuple(measures), outcome, tuple(unmeasured))
 
 
-def _judge(measure: str, points: list[tuple[float, float]], tolerance: float, chance: random.Random) -> Judgement:
+def _evaluate_measure(
+    measure: str, points: list[tuple[float, float]], tolerance: float, rng: random.Random
+) -> MeasureVerdict:
     span = points[-1][0] - points[0][0] if points else 0.0
-    if len(points) < FEWEST or not span:
-        return Judgement(measure, math.nan, math.nan, math.nan, tolerance, Outcome.INCONCLUSIVE)
+    if len(points) < MIN_WINDOWS or not span:
+        return MeasureVerdict(measure, math.nan, math.nan, math.nan, tolerance, Outcome.INCONCLUSIVE)
     tolerance = tolerance or 1 / span
-    slope, low, high = trend(points, chance)
+    slope, low, high = trend(points, rng)
     outcome = Outcome.FAIL if low > tolerance else Outcome.PASS if high <= tolerance else Outcome.INCONCLUSIVE
-    return Judgement(measure, slope, low, high, tolerance, outcome)
+    return MeasureVerdict(measure, slope, low, high, tolerance, outcome)
 
 
-def trend(points: Sequence[tuple[float, float]], chance: random.Random) -> tuple[float, float, float]:
-    """Theil's and Sen's slope of the points (x, y), and the ends of its interval."""
+def trend(points: Sequence[tuple[float, float]], rng: random.Random) -> tuple[float, float, float]:
+    """Return Theil's and Sen's slope of the points (x, y), and the ends of its interval."""
     parts = _parts(points)
     slopes = _slopes(parts)
     slope = median(slopes)
-    stray = _stray([_residuals(part, slope) for part in parts], chance)
-    outside = max(0, math.ceil((len(slopes) - stray) / 2) - 1)
+    quantile = _kendall_quantile([_residuals(part, slope) for part in parts], rng)
+    outside = max(0, math.ceil((len(slopes) - quantile) / 2) - 1)
     return slope, slopes[outside], slopes[-1 - outside]
 
 
 def _slopes(parts: Sequence[Sequence[tuple[float, float]]]) -> list[float]:
-    """The slopes of all pairs of points within a part, in order."""
+    """Return the slopes of all pairs of points within a part, sorted."""
     return sorted(
         (y2 - y1) / (x2 - x1) for part in parts for i, (x2, y2) in enumerate(part) for x1, y1 in part[:i] if x1 != x2
     )
@@ -198,12 +207,12 @@ def _residuals(part: Sequence[tuple[float, float]], slope: float) -> list[float]
 
 
 def _parts(points: Sequence[tuple[float, float]]) -> list[Sequence[tuple[float, float]]]:
-    """The points before and after a step that happens once, or all of them as one part.
+    """Return the points before and after a step that happens once, or all of them as one part.
 
-    The place can only be where neighbours differ most. It is a step if it stays: both sides, each with a level of its
-    own and one slope for both, then leave little.
+    A step can only be where neighbours differ most. It is a step if it stays: when each side has a level of its own and
+    both have one slope, little deviation is left.
     """
-    if len(points) < ENOUGH:
+    if len(points) < MIN_WINDOWS_FOR_STEP:
         return [points]
     slope = median(_slopes([points]))
     left = _residuals(points, slope)
@@ -220,18 +229,18 @@ def _parts(points: Sequence[tuple[float, float]]) -> list[Sequence[tuple[float, 
     return parts if height > STEP * deviation else [points]
 
 
-def _stray(parts: Sequence[Sequence[float]], chance: random.Random) -> float:
-    """How far Kendall's S of residuals strays from 0 by chance: its quantile at LEVEL."""
-    together = [value for part in parts for value in part]
-    number = len(together)
+def _kendall_quantile(parts: Sequence[Sequence[float]], rng: random.Random) -> float:
+    """Return how far Kendall's S of residuals strays from 0 by chance: its quantile at CONFIDENCE."""
+    values = [value for part in parts for value in part]
+    number = len(values)
     block = max(2, round(BLOCK * math.cbrt(number)))
-    around = together + together[:block]
+    wrapped = values + values[:block]
     found: list[int] = []
     for _ in range(ROUNDS):
         shuffled: list[float] = []
         while len(shuffled) < number:
-            start = int(chance.random() * number)
-            shuffled += around[start : start + block]
+            start = int(rng.random() * number)
+            shuffled += wrapped[start : start + block]
         first, total = 0, 0
         for part in parts:
             seen: list[float] = []
@@ -241,7 +250,7 @@ def _stray(parts: Sequence[Sequence[float]], chance: random.Random) -> float:
             first += len(part)
         found.append(abs(total))
     found.sort()
-    # Residuals of a fitted line lack their slowest part, and the more so the fewer blocks they make.
-    shuffled_stray = found[math.ceil(LEVEL * ROUNDS) - 1] / (1 - block / number)
+    # The residuals of a fitted line lack their slowest part, and the more so the fewer blocks there are.
+    shuffled_quantile = found[math.ceil(CONFIDENCE * ROUNDS) - 1] / (1 - block / number)
     independent = math.sqrt(sum(n * (n - 1) * (2 * n + 5) / 18 for n in map(len, parts)))
-    return max(shuffled_stray, NormalDist().inv_cdf((1 + LEVEL) / 2) * independent)
+    return max(shuffled_quantile, NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * independent)

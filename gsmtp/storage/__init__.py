@@ -1,4 +1,4 @@
-"""Durable files: `store` is for the event loop, `writer` is the process that does the work."""
+"""Durable files: `store` is for the event loop, `writer` is the process that writes them."""
 
 from gsmtp.storage.store import Delivery, Store
 from gsmtp.storage.writer import copy_file, sync_directory, write_all

@@ -1,20 +1,20 @@
 """Durable files with group commit: when `Store.commit` returns, the files survive a power failure.
 
-A message is safe when its bytes, its inode and its name in the directory are on the disk: write, fsync, rename,
-fsync of the directory. Done one message after the other, two waits for the disk limit a process to about a
-thousand a second, and done on the event loop they stop every session. So the sessions' greenlets hand their
-files to a process beside this one (gsmtp/storage/writer.py), which takes all that wait as one batch. What is handed
-over in one turn of the loop goes out as one, at the end of the turn.
+A message is safe when its bytes, its inode and its name in the directory are on the disk: write, fsync, rename, fsync
+of the directory. Done one message after the other, two waits for the disk limit a process to about a thousand a second,
+and done on the event loop they stop every session. So the sessions' greenlets hand their files to a process beside this
+one (gsmtp/storage/writer.py), which takes all waiting files as one batch. The files of one turn of the loop are sent
+together at its end.
 
-What it promises: all or nothing per `commit`. After an error nothing of that call is left; other calls in the
-same batch are not harmed. A greenlet that is killed while it waits changes nothing: the writer has the files, with
-descriptors of its own, and finishes the commit or takes it back. A process killed in the middle leaves at most
-temporary files, and never a file under its final name whose bytes are not complete on the disk. When a writer dies,
-what it had is an OSError (EIO), though some of it may have been done, and the next commit starts another.
+A commit is all or nothing. After an error nothing of it is left, and other commits of the same batch are not affected.
+When a greenlet is killed while it waits, the writer still finishes the commit or takes it back, since it has the files
+and descriptors of its own. A process killed in the middle leaves at most temporary files, and never a file under its
+final name whose bytes are not complete on the disk. When a writer dies, its commits raise OSError (EIO), though some
+may have been done, and the next commit starts another writer.
 
-What it must not know: mail. Where it is weak: it trusts the caller that final names are unique (rename
-replaces), and a disk that lies about flushes cannot be helped from here. It needs one event loop: `commit`
-belongs to the thread that used the store first.
+This file does not know mail. Weaknesses: it trusts the caller that final names are unique (rename replaces), and it
+cannot help against a disk that lies about flushes. It needs one event loop: `commit` belongs to the thread that used
+the store first.
 """
 
 from __future__ import annotations
@@ -46,19 +46,18 @@ logger = logging.getLogger("gsmtp.storage")
 _Socket: type[socket.socket] = get_original("socket", "socket")
 _waitpid = get_original("os", "waitpid")
 _READ, _WRITE = 1, 2
-# Asked for, so that a batch is not bounded by the default of 200 KiB; the kernel gives what it allows.
+# The size to ask for, since the default of 200 KiB would bound a batch. The kernel gives what it allows.
 _SEND_BUFFER = 1 << 20
-_REAP_INTERVAL = 0.005  # seconds; it has closed its socket and is about to end
+_REAP_INTERVAL = 0.005  # seconds between looks at a process that has closed its socket and is about to end
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One file to be made: written as `temporary`, renamed to `final`; both on one file system, directories
-    existing.
+    """One file to be made: it is written as `temporary` and renamed to `final`.
 
-    Its bytes are `prefix` and then `content`: bytes, or (descriptor, size in octets) of a file that is copied
-    from its offset 0 by the kernel where it can. The descriptor is duplicated at `commit`, so the caller may
-    close its own.
+    Both paths must be on one file system, in existing directories. The file has `prefix` and then `content`: bytes, or
+    (descriptor, size in octets) of a file, which is copied from its offset 0, by the kernel where it can. `commit`
+    duplicates the descriptor, so the caller may close its own.
     """
 
     temporary: str
@@ -68,24 +67,26 @@ class Delivery:
 
     @property
     def size(self) -> int:
-        """Octets that the file will have."""
+        """The size of the file in octets."""
         return len(self.prefix) + (len(self.content) if isinstance(self.content, bytes) else self.content[1])
 
 
 class Store:
-    """Writes files durably, by processes of its own that start when first needed."""
+    """Writes files durably, by processes of its own that are started when first needed."""
 
     def __init__(self, writers: int = 1, *, sync: bool = True, batch_files: int = 64) -> None:
-        """`writers`: processes, and so batches under way at a time; the more, the smaller. `sync=False` leaves out
-        every sync. `batch_files` bounds a batch, in commits, and so the time that its first waits for its last.
-        Raises ValueError for a bound below 1.
+        """Raises ValueError for a number below 1.
+
+        `writers` is the number of processes, and so of batches at a time; more of them make smaller batches.
+        `sync=False` leaves out every sync. `batch_files` limits the commits of a batch, and so how long its first one
+        waits for its last.
         """
         if min(writers, batch_files) < 1:
             raise ValueError("writers and batch_files of a store must be at least 1")
         self._writers = writers
         self._arguments = [str(int(sync)), str(batch_files)]
         self._hub: Any = None
-        self._lines: list[_Line] = []
+        self._processes: list[_WriterProcess] = []
         self._closed = False
 
     def start(self) -> None:
@@ -95,9 +96,9 @@ class Store:
     def commit(self, deliveries: Sequence[Delivery]) -> None:
         """Block the calling greenlet until every file is on the disk under its final name.
 
-        Raises the OSError of the first thing that failed (ENOSPC, EDQUOT, EIO, ENOENT for a missing
-        directory, ...); then nothing of this call is left behind. RuntimeError: the store is closed, or there is
-        a mistake in what was given, such as NUL in a path.
+        Raises the first OSError that occurred (ENOSPC, EDQUOT, EIO, ENOENT for a missing directory, ...), ValueError
+        for too many files to copy from, and RuntimeError when the store is closed or an argument is wrong, such as NUL
+        in a path. After an error nothing of this commit is left.
         """
         if not deliveries:
             return
@@ -117,11 +118,11 @@ class Store:
         self._submit(files, sources)
 
     def close(self) -> None:
-        """Finish what is under way and end the writers; blocks the calling greenlet. Idempotent."""
+        """Finish the commits under way and end the writers. Blocks the calling greenlet. Idempotent."""
         self._closed = True
-        lines, self._lines = self._lines, []
-        for line in lines:
-            line.close()
+        processes, self._processes = self._processes, []
+        for process in processes:
+            process.close()
 
     def _submit(self, files: list[writer.File], sources: list[int]) -> None:
         hub = gevent.get_hub()
@@ -131,26 +132,26 @@ class Store:
             self._hub = hub
         elif hub is not self._hub:
             raise RuntimeError("a store serves one event loop")
-        self._line().submit(files, sources)
+        self._least_busy().submit(files, sources)
 
-    def _line(self) -> _Line:
-        """The writer with the least to do."""
-        self._lines = [line for line in self._lines if not line.ended]
-        line = min(self._lines, key=lambda line: line.waiting, default=None)
-        if line is None or (line.waiting and len(self._lines) < self._writers):
-            line = _Line(self._hub, self._arguments)
-            self._lines.append(line)
-        return line
+    def _least_busy(self) -> _WriterProcess:
+        """Return the writer with the least to do."""
+        self._processes = [process for process in self._processes if not process.ended]
+        process = min(self._processes, key=lambda process: process.waiting, default=None)
+        if process is None or (process.waiting and len(self._processes) < self._writers):
+            process = _WriterProcess(self._hub, self._arguments)
+            self._processes.append(process)
+        return process
 
 
-class _Line:
+class _WriterProcess:
     """A writer's process and the socket to it.
 
-    It must not block the loop, whatever the writer does; and every wait ends, with an error when the process has ended.
+    It does not block the loop, whatever the writer does. Every wait ends, with an error when the process has ended.
     """
 
     def __init__(self, hub: Any, arguments: Sequence[str]) -> None:
-        """`arguments` are the writer's own. Raises OSError when it cannot be started."""
+        """Start the process with the writer's `arguments`. Raises OSError when it cannot be started."""
         self.ended = False
         self._hub = hub
         self._numbers = itertools.count()
@@ -179,11 +180,11 @@ class _Line:
 
     @property
     def waiting(self) -> int:
-        """Requests without an answer."""
+        """The number of requests without an answer."""
         return len(self._waiting)
 
     def submit(self, files: list[writer.File], sources: Sequence[int]) -> None:
-        """Hand over the files and block the calling greenlet until the answer. Raises what `Store.commit` does."""
+        """Hand over the files and block the calling greenlet until the answer. Raises OSError, RuntimeError."""
         copies = _copies(sources)
         number = next(self._numbers)
         if not self._waiting:
@@ -205,7 +206,7 @@ class _Line:
         raise OSError(code, text, None if path is None else os.fsdecode(path))
 
     def close(self) -> None:
-        """Block the calling greenlet until what is under way is done and the process has ended."""
+        """Block the calling greenlet until the requests are answered and the process has ended."""
         self._flush()
         if not self.ended:
             self._closing = Event()
@@ -272,7 +273,7 @@ class _Line:
                 waiter.switch(failure)
 
     def _end(self, error: OSError | None) -> None:
-        """The process is gone, or cannot be talked to: then it finishes what it has, and ends."""
+        """Give up a process that has ended, or that cannot be reached: that one finishes its requests and ends."""
         self.ended = True
         self._reader.close()
         self._room.close()
@@ -281,11 +282,11 @@ class _Line:
             _close(sources)
         self._outgoing.clear()
         waiting, self._waiting = self._waiting, {}
-        gevent.spawn(self._bury, error)
+        gevent.spawn(self._reap, error)
         for waiter in waiting.values():
             self._hub.loop.run_callback(waiter.switch, (errno.EIO, "the process that stores files ended", None))
 
-    def _bury(self, error: OSError | None) -> None:
+    def _reap(self, error: OSError | None) -> None:
         status: int | None = None
         with contextlib.suppress(ChildProcessError):  # somebody in this process reaps every child
             while not (ended := _waitpid(self._pid, os.WNOHANG))[0]:

@@ -1,20 +1,20 @@
 """A process that makes files durable, many with one flush. `gsmtp.storage.store.Store` starts it and talks to it.
 
-Making a file durable is six system calls. In a thread beside an event loop that never rests, each of them ends
-with a fight for the interpreter lock, which cost more than the calls themselves (docs/storage.rst). Here
+Making a file durable takes six system calls. In a thread beside an event loop that never rests, each of them ends with
+a fight for the interpreter lock, which cost more than the calls themselves (docs/storage.rst). In a process of its own
 nobody else wants the lock.
 
-It reads requests from a socket, takes all that have come as one batch, and answers the batch: it writes all
-files, starts the writeback of all, and only then syncs them, so that each sync finds its work under way and, with a
-journal, one commit answers for many; it renames them all and syncs each directory once.
+It reads requests from a socket, takes all that have come as one batch, and answers the batch. It writes all files,
+starts the writeback of all, and only then syncs them, so that each sync finds its work under way and, with a journal,
+one commit answers for many; it renames them all and syncs each directory once.
 
-A frame is its length in four octets and what `marshal` makes of a list: requests (number, files), and a frame
-that has descriptors beside it has one request; answers (number, None or what went wrong). A file is (temporary,
-final, prefix, content); content is octets, or (index among the descriptors, size). All or nothing per request.
+A frame is its length in four octets and what `marshal` makes of a list. Requests are (number, files); a frame that has
+descriptors beside it has one request. Answers are (number, None or the failure). A file is (temporary, final, prefix,
+content); content is octets, or (index among the descriptors, size). A request is done wholly or not at all.
 
-It ends when the socket does, after the work that came before. No signal reaches it (its parent blocks them all for
-it, as a terminal or a service manager signals whole groups): so what was handed over is finished. Must not
-know: mail, gevent, or any other module of ours, for it is started as a file, without our packages.
+The process ends when the socket does, after the requests that came before. No signal reaches it (its parent blocks them
+all for it, as a terminal or a service manager signals whole groups), so the requests that it has are finished. It knows
+no mail, no gevent, and no other module of gsmtp, for it is started as a file, without packages.
 """
 
 from __future__ import annotations
@@ -41,17 +41,20 @@ LENGTH = 4
 MOST_DESCRIPTORS = 253  # in one message: the kernel's SCM_MAX_FD
 _READ = 1 << 18
 _COPY_BLOCK = 1 << 20
-# Of content in a batch, about: the first waits for the last.
+# The content of a batch, about: its first request waits for its last.
 _BATCH_BYTES = 4 << 20
 # Errors by which a kernel or file system says that it cannot copy between these two files; a copy by hand can.
 _CANNOT_COPY = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
 
 
 class Job:
-    """Files that are made together or not at all, in steps that a batch takes together."""
+    """Files that are made together or not at all, in steps that all jobs of a batch take together.
+
+    The steps raise OSError.
+    """
 
     def __init__(self, files: Sequence[File], sources: Sequence[int] = ()) -> None:
-        """`sources`: open descriptors, ours from now on, of what is copied."""
+        """`sources` are open descriptors of files to copy from. The job closes them."""
         self.failure: Failure | None = None
         self.count = len(files)
         self.directories = {os.path.dirname(final) or b"." for _, final, _, _ in files}
@@ -63,7 +66,7 @@ class Job:
         self._published: list[bytes] = []
 
     def attempt(self, step: Callable[[bool], None], sync: bool) -> None:
-        """Take the step if all went well so far."""
+        """Take a step if no step has failed so far. An error makes the job fail."""
         if self.failure is None:
             try:
                 step(sync)
@@ -71,7 +74,7 @@ class Job:
                 self.fail(error)
 
     def write(self, sync: bool) -> None:
-        """Make the files under their temporary names."""
+        """Write the files under their temporary names. Raises OSError."""
         for temporary, _, prefix, content in self._files:
             file = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
             self._open.append(file)
@@ -83,14 +86,14 @@ class Job:
                 copy_file(self._sources[content[0]], file, content[1])
 
     def start_writeback(self, sync: bool) -> None:
-        """Let the disk begin, so that the syncs that follow find their work under way."""
+        """Start writing them to the disk, so that the syncs that follow find their work under way. Raises OSError."""
         if sync and hasattr(os, "posix_fadvise"):
             # On Linux this does not wait. Pages that are dirty or being written are not dropped.
             for file in self._open:
                 os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def settle(self, sync: bool) -> None:
-        """Get their bytes onto the disk."""
+        """Sync the files and close them. Raises OSError."""
         if sync:
             for file in self._open:
                 os.fsync(file)
@@ -98,13 +101,13 @@ class Job:
             os.close(self._open.pop())
 
     def publish(self, sync: bool) -> None:
-        """Give them their final names."""
+        """Give the files their final names. Raises OSError."""
         for temporary, final, _, _ in self._files:
             os.rename(temporary, final)
             self._published.append(final)
 
     def fail(self, error: Exception) -> None:
-        """Take back what was done."""
+        """Record the error and remove the files."""
         if isinstance(error, OSError):
             name = error.filename
             self.failure = error.errno, error.strerror or str(error), name if isinstance(name, bytes) else None
@@ -115,10 +118,10 @@ class Job:
             try:
                 os.unlink(name)
             except OSError:
-                pass  # the error that brought us here is the one to tell
+                pass  # the error that is reported is the first one
 
     def discard(self) -> None:
-        """Give back the descriptors that the job still has. Idempotent."""
+        """Close the descriptors that the job still has. Idempotent."""
         for file in (*self._open, *self._sources):
             try:
                 os.close(file)
@@ -129,15 +132,15 @@ class Job:
 
 
 def process(batch: Sequence[Job], sync: bool) -> None:
-    """The batch, step by step for all of its jobs. A job that fails is taken back and sits out the rest."""
+    """Take each step for all jobs of the batch. A job that fails is taken back and takes no further step."""
     for job in batch:
         job.attempt(job.write, sync)
-    # Once all are written: the blocks of each are chosen when its writeback starts, and so they lie side by side. For
-    # one file it is only one more request to the disk.
+    # This waits until all are written: a file's blocks are chosen when its writeback starts, and so they lie side by
+    # side. For one file it would be only one more request to the disk.
     if sum(job.count for job in batch) > 1:
         for job in batch:
             job.attempt(job.start_writeback, sync)
-    # The last first: on a journalling file system the commit that it forces carries the others with it.
+    # The last is synced first: on a journalling file system the commit that it forces carries the others with it.
     for job in reversed(batch):
         job.attempt(job.settle, sync)
     for job in batch:
@@ -155,7 +158,7 @@ def process(batch: Sequence[Job], sync: bool) -> None:
 
 
 class Requests:
-    """What comes through the socket, as jobs with their numbers."""
+    """Reads requests from the socket, as jobs with their numbers."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -165,7 +168,10 @@ class Requests:
         self._jobs: deque[tuple[int, Job]] = deque()
 
     def take(self, most: int) -> list[tuple[int, Job]]:
-        """All that wait, `most` of them or _BATCH_BYTES at most; blocks while there is none. Empty at the end."""
+        """Return all waiting requests, at most `most` or some _BATCH_BYTES; block while there is none.
+
+        The list is empty when the socket has ended. Raises OSError.
+        """
         batch: list[tuple[int, Job]] = []
         size = 0
         while len(batch) < most and size < _BATCH_BYTES:
@@ -188,7 +194,7 @@ class Requests:
                 sources.frombytes(octets[: len(octets) - len(octets) % sources.itemsize])
                 self._sources.extend(sources)
         if found & socket.MSG_CTRUNC:
-            # Some were lost: one message would get what belongs to another.
+            # Descriptors were lost, so one request would get those of another.
             raise OSError(errno.EMFILE, "no room for the descriptors of what is to be copied")
         received = self._received
         received += memoryview(self._block)[:count]
@@ -207,7 +213,7 @@ class Requests:
 
 
 def serve(sock: socket.socket, sync: bool, batch_files: int) -> None:
-    """Answer requests until the other side ends. Raises OSError when that cannot go on."""
+    """Answer requests until the other side closes the socket. Raises OSError when that cannot go on."""
     requests = Requests(sock)
     while batch := requests.take(batch_files):
         process([job for _, job in batch], sync)
@@ -215,7 +221,7 @@ def serve(sock: socket.socket, sync: bool, batch_files: int) -> None:
 
 
 def frame(content: Any) -> bytes:
-    """What goes over the socket."""
+    """Return a frame for the socket."""
     octets = marshal.dumps(content)
     return len(octets).to_bytes(LENGTH, "big") + octets
 
@@ -240,7 +246,10 @@ def write_all(file: int, pieces: Sequence[bytes]) -> None:
 
 
 def copy_file(source: int, target: int, size: int) -> None:
-    """`size` octets from offset 0 of `source` to where `target` stands, by the kernel where it can. Blocks. OSError."""
+    """Copy `size` octets from offset 0 of `source` to the position of `target`, by the kernel where it can.
+
+    Blocks. Raises OSError.
+    """
     offset = 0
     by_kernel = hasattr(os, "copy_file_range")
     while offset < size:
@@ -263,7 +272,10 @@ def copy_file(source: int, target: int, size: int) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`arguments`: the socket's descriptor, 1 or 0 for whether to sync, files in a batch."""
+    """Run the process.
+
+    `arguments` are the socket's descriptor, 1 or 0 for whether to sync, and the commits in a batch. Raises OSError.
+    """
     gc.disable()  # nothing here makes cycles
     descriptor, sync, batch_files = map(int, arguments)
     sock = socket.socket(fileno=descriptor)

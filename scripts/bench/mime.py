@@ -1,9 +1,9 @@
-"""gsmtp.mime beside the standard library: what `scripts/benchmark.py --mime` runs.
+"""Compares gsmtp.mime with the standard library: what `scripts/benchmark.py --mime` runs.
 
-Every workload asks the same of each implementation: every header decoded, addresses and dates parsed, every part's
-type, file name, and text or bytes. The implementations take turns within a round, and the figures are medians over the
-rounds of processor time, so a busy machine bends all of them alike; trust the ratios. Weak: one process, one machine,
-and a folder of mail of someone's choice.
+Every workload asks the same of each implementation: every header field decoded, addresses and dates parsed, every
+part's type, file name, and text or bytes. The implementations take turns within a round, and the figures are medians
+over the rounds of processor time, so a busy machine affects all alike; trust the ratios. Weaknesses: it is one process
+on one machine, and the mail is a folder that someone has chosen.
 """
 
 from __future__ import annotations
@@ -33,9 +33,7 @@ Work = Callable[[], object]
 
 @dataclass
 class Workload:
-    """One line of the table: what is done by each implementation, how often in a round, and what ratios are
-    promised.
-    """
+    """One line of the table: what each implementation does, how often in a round, and the ratios that are promised."""
 
     name: str
     work: dict[str, Work]
@@ -48,7 +46,7 @@ ADDRESSES = ("From", "To", "Cc")
 
 
 def ask_ours(raw: bytes) -> object:
-    """Every header decoded, the addresses and the date parsed, every part's type, file name, and text or bytes."""
+    """Decode every header field, addresses, date, and every part's type, file name, and text or bytes."""
     message = mime.decode(raw)
     found: list[object] = [list(message.headers.items()), [message.addresses(name) for name in ADDRESSES], message.date]
     for part in message.walk():
@@ -59,7 +57,7 @@ def ask_ours(raw: bytes) -> object:
 
 
 def ask_compat32(raw: bytes) -> object:
-    """The same, with what a program under compat32 calls for it."""
+    """Do the same, with what a program under compat32 calls for it."""
     message = email.message_from_bytes(raw)
     found: list[object] = []
     for name, value in message.items():
@@ -76,7 +74,7 @@ def _named(addresses: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def ask_default(raw: bytes) -> object:
-    """The same, with what a program under policy.default calls for it."""
+    """Do the same, with what a program under policy.default calls for it."""
     message = email.message_from_bytes(raw, policy=email.policy.default)
     found: list[object] = [answer(lambda: [(name, str(value)) for name, value in message.items()])]
     for name in ADDRESSES:
@@ -88,7 +86,7 @@ def ask_default(raw: bytes) -> object:
 
 
 def answer(ask: Callable[[], object]) -> object:
-    """What it says, or nothing where it raises: what it cannot read costs it nothing more."""
+    """Return the answer, or nothing if it raises: what an implementation cannot read costs it nothing more."""
     try:
         return ask()
     except Exception:
@@ -112,7 +110,7 @@ def _content(part: email.message.Message[Any, Any]) -> str | bytes | None:
 
 
 def corpus(folder: Path) -> list[bytes]:
-    """Every file of a folder of mail and below."""
+    """Return the content of every file below a folder of mail. Raises OSError."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return [path.read_bytes() for path in files]
 
@@ -219,7 +217,7 @@ def workloads(mails: Sequence[bytes], promise: bool) -> list[Workload]:
 
 
 def once(work: Work, at_least: float) -> float:
-    """Processor seconds of one call, over as many calls as take `at_least` seconds."""
+    """Return the processor seconds of one call, taken over as many calls as last `at_least` seconds."""
     calls = 0
     begin = time.process_time()
     while True:
@@ -255,9 +253,7 @@ def measure(workload: Workload, rounds: int, at_least: float) -> dict[str, Any]:
 
 
 def memory(rounds: int = 1) -> dict[str, Any]:
-    """The most that decoding a 7 MB mail and taking its content needs above the mail itself, in sizes of the
-    mail.
-    """
+    """Return the memory that decoding a 7 MB mail and reading its content needs beside it, in sizes of the mail."""
     attachment = random.Random(2).randbytes(5_200_000)
     raw = mime.encode(mime.Message.build(from_="a@example.com", text="see", attachments=[("big.bin", attachment)]))
     peaks: dict[str, list[float]] = {"gsmtp": [], "gsmtp, open()": [], "default": []}
@@ -289,7 +285,7 @@ def memory(rounds: int = 1) -> dict[str, Any]:
 
 
 def text(results: Sequence[dict[str, Any]], kept: dict[str, Any]) -> list[str]:
-    """The table for a terminal: units per second, and in brackets how many times faster gsmtp.mime is."""
+    """Return the table for a terminal: units per second, and in brackets how many times faster gsmtp.mime is."""
     lines = [f"{'mime':28} {'gsmtp':>12} {'compat32':>20} {'policy.default':>20}"]
     for result in results:
         cells = [f"{result['name']:28} {result['rate']['gsmtp']:>12,.1f}"]
@@ -305,7 +301,7 @@ def text(results: Sequence[dict[str, Any]], kept: dict[str, Any]) -> list[str]:
 
 
 def rst(results: Sequence[dict[str, Any]], kept: dict[str, Any]) -> list[str]:
-    """The same as an RST simple table."""
+    """Return the same as an RST simple table."""
     border = " ".join(["=" * 28, "=" * 12, "=" * 24, "=" * 24])
     lines = [border, f"{'mails/s':28} {'gsmtp':12} {'compat32':24} policy.default", border]
     for result in results:
@@ -319,10 +315,11 @@ def rst(results: Sequence[dict[str, Any]], kept: dict[str, Any]) -> list[str]:
 def run(
     folder: Path, promise: bool, rounds: int, seconds: float
 ) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
-    """What it was measured on, a result for each workload, and the memory. ValueError for a folder without mail.
+    """Return what it was measured on, a result for each workload, and the memory.
 
-    `promise`: whether the folder holds mail as it comes, for which a ratio is promised. Mail of a few lines, each
-    broken, costs what it costs to start.
+    `promise` says that the folder holds mail as people send it, for which a ratio is promised: mail of a few lines,
+    each broken, costs mostly the start. Raises ValueError for a folder without mail, OSError for one that cannot be
+    read.
     """
     mails = corpus(folder)
     if not mails:

@@ -1,11 +1,12 @@
-"""A server as a process tree: started, waited for, measured, and gone at the end.
+"""Runs a server as a process tree: starts it, waits for it, measures it, and ends it.
 
-Promises: when `ServerProcess.__exit__` returns, nothing that the server started is left, whatever happened
-before. Processor time counts every process of the tree, and those that ended if their parent waited for them.
-Must not know: which server this is, what is sent to it. The banner is all the SMTP here.
-Weak: the kernel counts processor time of a process in ticks (10 ms mostly), so a run must last. A process
-that leaves both the tree and the session (a daemon by double fork and setsid) between two readings is not
-seen. If this program itself is killed by SIGKILL, the servers live on.
+When `ServerProcess.__exit__` returns, nothing that the server has started is left, whatever happened before. Processor
+time counts every process of the tree, and ended ones if their parent has waited for them. This file does not know which
+server it is or what is sent to it; it reads no more SMTP than the banner.
+
+Weaknesses: the kernel counts processor time of a process in ticks (mostly 10 ms), so a run must last. A process that
+leaves both the tree and the session (a daemon by double fork and setsid) between two readings is not seen. If this
+program is killed by SIGKILL, the servers live on.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from types import TracebackType
 
 import psutil
 
-from .tlsclient import context
+from .smtpclient import context
 
 START_TIMEOUT = 30.0  # seconds to the banner: a cold start of an interpreter on a busy machine takes a few
 STOP_TIMEOUT = 15.0  # seconds after SIGTERM, then SIGKILL: more than a drain of idle sessions takes
@@ -33,13 +34,13 @@ TAIL_LINES = 8  # of a failed server's output, as shown in the report
 
 
 class Failure(Exception):
-    """A server or client did not do its part. The text, of one line or more, is for the report."""
+    """A server or client did not work. The text, of one line or more, is for the report."""
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 nobody listens on, below the range from which outgoing connections take theirs.
+    """Return a free TCP port of 127.0.0.1, below the range of ports for outgoing connections. Raises `Failure`.
 
-    A port from bind(0) would lie inside that range and could be gone before the server binds it.
+    A port from bind(0) would be in that range, and could be taken before the server binds it.
     """
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     candidates = range(10_000, lowest) if lowest > 11_000 else range(1_024, 65_536)
@@ -54,14 +55,14 @@ def free_port() -> int:
 
 
 class Tree:
-    """A process and all that descend from it, found anew at each reading and kept when its parent ends."""
+    """A process and all its descendants. They are found anew at each reading, and kept when their parent ends."""
 
     def __init__(self, pid: int) -> None:
         self.root = psutil.Process(pid)
         self._seen: set[psutil.Process] = {self.root}
 
     def members(self) -> list[psutil.Process]:
-        """Those that live, the root first. A process that ended and was not waited for yet still counts."""
+        """Return the live processes, the root first; also those that have ended and were not waited for."""
         try:
             self._seen.update(self.root.children(recursive=True))
         except psutil.NoSuchProcess:
@@ -70,7 +71,7 @@ class Tree:
         return sorted(self._seen, key=lambda process: (process != self.root, process.pid))
 
     def cpu_seconds(self) -> float:
-        """User and system time of the tree since it started, with ended children that were waited for."""
+        """Return user and system time of the tree since its start, with that of ended children that were waited for."""
         total = 0.0
         for process in self.members():
             try:
@@ -81,7 +82,7 @@ class Tree:
         return total
 
     def uss(self) -> int:
-        """Bytes that are this tree's alone: the sum of unique set sizes, so shared pages count for nobody."""
+        """Return the memory that belongs to this tree alone: the sum of the unique set sizes in bytes."""
         total = 0
         for process in self.members():
             try:
@@ -92,7 +93,7 @@ class Tree:
 
 
 class PeakMemory:
-    """A context that samples `Tree.uss` in a thread of its own; `peak` is the highest sum seen, in bytes."""
+    """A context that samples `Tree.uss` in a thread. `peak` is the highest sum in bytes."""
 
     def __init__(self, tree: Tree) -> None:
         self.peak = 0
@@ -121,10 +122,10 @@ class PeakMemory:
 
 
 class ServerProcess:
-    """One running server, as a context: entered when its banner has come, left when its tree is gone.
+    """A running server, as a context: entered when its banner has come, left when its tree has ended.
 
-    `command` is run in `workdir`, in a session of its own, with `environment` added to ours; what it prints
-    goes to `server.log` there. Raises `Failure` on entry if no banner comes.
+    `command` is run in `workdir`, in a new session, with `environment` added to that of this process; its output goes
+    to `server.log` there.
     """
 
     def __init__(
@@ -138,6 +139,7 @@ class ServerProcess:
         self.log = workdir / "server.log"
 
     def __enter__(self) -> ServerProcess:
+        """Start the server. Raises `Failure` if no banner comes."""
         with self.log.open("wb") as output:
             try:
                 self._process = subprocess.Popen(
@@ -165,14 +167,14 @@ class ServerProcess:
         self.stop()
 
     def failure(self, what: str) -> Failure:
-        """`what` happened, with how the server ended if it did and the last lines that it printed."""
+        """Return a `Failure` that says `what`, how the server has ended if it has, and the last lines of its output."""
         status = self._process.poll()
         lines = [what if status is None else f"{what}; the server ended with status {status}"]
         lines += self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
         return Failure("\n".join(lines))
 
     def check(self) -> None:
-        """Raises `Failure` if the server has ended."""
+        """Raise the error of `failure`, a `Failure`, if the server has ended."""
         if self._process.poll() is not None:
             raise self.failure("died")
 
@@ -200,7 +202,7 @@ class ServerProcess:
         return context().wrap_socket(sock) if self.under_tls else sock
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL for whatever is left of the tree or the session after `STOP_TIMEOUT`."""
+        """Send SIGTERM, and after `STOP_TIMEOUT` SIGKILL to what is left of the tree or the session."""
         known = set(self.tree.members())
         if self._process.poll() is None:
             self._process.terminate()
@@ -228,7 +230,7 @@ class ServerProcess:
 
 
 def _lives(process: psutil.Process) -> bool:
-    """Not ended; one that ended and that its parent has not waited for has no more to do."""
+    """Return whether a process has not ended. One that its parent has not waited for has."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -1,7 +1,7 @@
 """Results as a table for a terminal of 100 columns, as RST, as JSON.
 
-Promises: all three show the same figures. A ratio stands as `median (lowest..highest)` over the rounds.
-Must not know: how anything was measured.
+All three have the same figures. A ratio is shown as `median (lowest..highest)` over the rounds. This file does not know
+how anything was measured.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ CREATIONS = 200  # files made to find out
 
 
 def creation_us(directory: Path) -> float:
-    """Microseconds to make and close an empty file, without sync; `directory` is made, and keeps the files."""
+    """Return the microseconds to make and close an empty file, without sync. `directory` is made, and keeps the files.
+
+    Raises OSError.
+    """
     directory.mkdir()
     begin = time.monotonic()
     for number in range(CREATIONS):
@@ -45,7 +48,7 @@ def creation_us(directory: Path) -> float:
 
 
 def machine(workdir: Path) -> dict[str, Any]:
-    """What a reader needs to judge the figures. `creation_us` is to have one more entry, taken at the end."""
+    """Return what a reader needs to judge the figures. `creation_us` gets one more entry, taken at the end."""
     model = ""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -65,14 +68,14 @@ def machine(workdir: Path) -> dict[str, Any]:
 
 
 def filesystem(path: Path) -> str:
-    """The type of the filesystem that `path` lies on, such as "ext4"."""
+    """Return the type of the filesystem of `path`, such as "ext4"."""
     mounts = {Path(part.mountpoint): part.fstype for part in psutil.disk_partitions(all=True)}
     resolved = path.resolve()
     return next((mounts[place] for place in (resolved, *resolved.parents) if place in mounts), "unknown")
 
 
 def head(facts: Mapping[str, Any], versions: Mapping[str, str], unavailable: Mapping[str, str]) -> list[str]:
-    """Lines that say what ran where, and what did not."""
+    """Return lines that say what ran where, and what did not."""
     lines = [
         "{date}, {processor}, {cores} cores, {memory_gib} GiB, {system}, {python}, load {load} at the start, "
         "files on {filesystem}".format(**facts)
@@ -90,7 +93,7 @@ def head(facts: Mapping[str, Any], versions: Mapping[str, str], unavailable: Map
 
 
 def cells(table: Table) -> list[list[str]]:
-    """The heading row, then one row for each entry."""
+    """Return the heading row, then one row for each entry."""
     baseline = table.baseline_row()
     heading = ["server"]
     for column in table.workload.columns:
@@ -116,7 +119,7 @@ def _ratio(ratio: Spread) -> str:
 
 
 def text(table: Table) -> list[str]:
-    """Lines for a terminal; below the table, why an entry failed."""
+    """Return lines for a terminal: the table, and below it why entries have failed."""
     rows = cells(table)
     widths = _widths(rows)
     lines = [f"{table.workload.name}: {table.title}"]
@@ -134,7 +137,7 @@ def text(table: Table) -> list[str]:
 
 
 def rst(table: Table) -> list[str]:
-    """An RST simple table under its title, with a failure's first line as a list below it."""
+    """Return an RST simple table under its title, and below it the first line of each failure."""
     rows = cells(table)
     widths = _widths(rows)
     border = "  ".join("=" * width for width in widths)
@@ -150,7 +153,7 @@ def rst(table: Table) -> list[str]:
 
 
 def as_json(table: Table) -> dict[str, Any]:
-    """Every figure with its spread, its ratio, and the samples of each round."""
+    """Return every figure with its spread, its ratio, and the samples of each round."""
     baseline = table.baseline_row()
     rows = []
     for row in table.rows:

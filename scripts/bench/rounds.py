@@ -1,12 +1,12 @@
-"""Who runs when, and what the rounds say together.
+"""The order of measurements, and what the rounds give together.
 
-Promises: in each round every entry runs once, one at a time, in an order that rotates from round to round, so
-that a slow minute of the machine falls on all. A ratio is taken between figures of one round, then the median
-over rounds. An entry that fails loses its figures for that workload and stands in nobody's way.
-Nothing is deleted here: ext4 is slow at making files for minutes after many were deleted, so all that servers
-store stays until the caller deletes `Plan.workdir`.
-Must not know: what is measured.
-Weak: servers of a workload stay up between their turns; one that is busy while idle slows the others.
+In each round every entry runs once, one at a time, in an order that rotates from round to round, so that a slow minute
+of the machine affects all. A ratio is taken between figures of one round, and then the median over rounds. An entry
+that fails loses its figures for that workload, and does not stop others. Nothing is deleted here: ext4 is slow at
+making files for minutes after many were deleted, so all that servers store is kept until the caller deletes
+`Plan.workdir`. This file does not know what is measured.
+
+Weakness: the servers of a workload stay up between their turns, and one that is busy while idle slows the others.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from pathlib import Path
 
 from .processes import Failure, ServerProcess, free_port
 from .servers import Entry, Loop, Server
-from .workloads import Effort, Workload
+from .workloads import RunLength, Workload
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The middle and the ends of a figure over the rounds."""
+    """The median and the extremes of a figure over the rounds."""
 
     median: float
     lowest: float
@@ -37,7 +37,7 @@ class Spread:
 
 @dataclass
 class Row:
-    """What one entry did in one workload: the figures of each round by its number, or why there are none."""
+    """The result of one entry in one workload: the figures of each round by its number, or why there are none."""
 
     name: str
     rounds: dict[int, Mapping[str, float]] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Row:
         return Spread.of([figures[figure] for figures in self.rounds.values() if figure in figures])
 
     def ratio(self, figure: str, baseline: Row | None) -> Spread | None:
-        """To the baseline, round by round; None if either has no figure, or the baseline's is 0."""
+        """Return the ratios to the baseline by round; None if either has no figure, or the baseline's is 0."""
         if baseline is None:
             return None
         pairs = [
@@ -73,21 +73,21 @@ class Table:
 
 @dataclass(frozen=True)
 class Plan:
-    """How to run: `workdir` exists and is ours; `server_prefix` is put before each server's command line."""
+    """How to run. `workdir` exists and is empty; `server_prefix` is put before each server's command line."""
 
     rounds: int
-    effort: Effort
+    length: RunLength
     workdir: Path
     server_prefix: tuple[str, ...] = ()
     progress: Callable[[str], None] = print
 
 
 def run(workload: Workload, entries: Sequence[Entry], baseline: str, plan: Plan) -> Table:
-    """Measure all `entries`, which take part in `workload` and are available. On return no server is left."""
+    """Measure the `entries` that are available and take part in `workload`. On return no server is left."""
     turns = [_Turn(workload, entry, plan) for entry in entries]
     with ExitStack() as stack:
         try:
-            workload.prepare(plan.effort)
+            workload.prepare(plan.length)
         except Failure as failure:
             for turn in turns:
                 turn.row.failure = str(failure)
@@ -98,7 +98,7 @@ def run(workload: Workload, entries: Sequence[Entry], baseline: str, plan: Plan)
             first = number % max(1, len(turns))
             for turn in turns[first:] + turns[:first]:
                 turn.take(number)
-    return Table(workload, workload.describe(plan.effort), baseline, [turn.row for turn in turns])
+    return Table(workload, workload.describe(plan.length), baseline, [turn.row for turn in turns])
 
 
 class _Turn:
@@ -114,17 +114,17 @@ class _Turn:
         self._starts = 0
 
     def start(self, stack: ExitStack) -> None:
-        """Start and warm up a server that is to stay till `stack` closes."""
+        """Start and warm up a server that runs until `stack` closes."""
         if isinstance(self._entry, Server) and not self._workload.fresh and not self.row.failure:
             self._plan.progress(f"{self._workload.name}: warming up {self.row.name}")
             try:
                 self._running = stack.enter_context(self._server(self._entry))
-                self._count = self._workload.warm_up(self._entry, self._running, self._plan.effort)
+                self._count = self._workload.warm_up(self._entry, self._running, self._plan.length)
             except Failure as failure:
                 self.row.failure = str(failure)
 
     def take(self, number: int) -> None:
-        """Measure, as round `number`."""
+        """Measure round `number`."""
         if self.row.failure:
             return
         try:
@@ -133,15 +133,15 @@ class _Turn:
             self.row.failure = str(failure)
 
     def _measure(self) -> Mapping[str, float]:
-        effort = self._plan.effort
+        length = self._plan.length
         if isinstance(self._entry, Loop):
-            return self._entry.measure(self._directory(), effort.seconds)
+            return self._entry.measure(self._directory(), length.seconds)
         assert isinstance(self._entry, Server)
         if self._running is not None:
-            return self._workload.measure(self._entry, self._running, effort, self._count)
+            return self._workload.measure(self._entry, self._running, length, self._count)
         with self._server(self._entry) as running:
-            count = self._workload.warm_up(self._entry, running, effort)
-            return self._workload.measure(self._entry, running, effort, count)
+            count = self._workload.warm_up(self._entry, running, length)
+            return self._workload.measure(self._entry, running, length, count)
 
     def _server(self, server: Server) -> ServerProcess:
         directory, port = self._directory(), free_port()
@@ -150,7 +150,7 @@ class _Turn:
         return ServerProcess(command, server.environment(directory), directory, port, under_tls)
 
     def _directory(self) -> Path:
-        """A new one for each start: nothing is left there by an earlier one."""
+        """Return a new directory for each start, so that an earlier one leaves nothing in it."""
         self._starts += 1
         directory = self._plan.workdir / f"{self._workload.name}-{self._entry.name}-{self._starts}"
         directory.mkdir()

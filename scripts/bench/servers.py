@@ -1,12 +1,12 @@
-"""What is compared: classes of entries, each a server under test or a loop to hold servers against.
+"""What is compared: classes of entries, each a server under test or a loop to compare servers with.
 
-Promises: an entry says by itself whether it can run here and, if not, what is missing; asking does not start
-it. An entry and a workload meet only by a kind, a word for what the entry does. "discard": read a message and forget
-it. "store": a file on disk, synced, before the reply. "tls" and "starttls": handshakes. "tls-kept": as discard, under
-TLS or not.
-Must not know: workloads and figures.
-Weak: peers run with the settings that make them accept what is sent, not tuned; each is one process as its
-manual starts it. Nothing is downloaded here: what is not installed is reported as not there.
+An entry says whether it can run here and, if not, what is missing; asking does not start it. An entry and a workload
+are matched only by a kind, a word for what the entry does. "discard": read a message and forget it. "store": a file on
+disk, synced, before the reply. "tls" and "starttls": handshakes. "tls-kept": as discard, under TLS or not. This file
+does not know workloads and figures.
+
+Weaknesses: peers run with the settings that make them accept what is sent, not tuned; each is one process, started as
+its manual says. Nothing is downloaded: what is not installed is reported as missing.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ SIZE_LIMIT = 100_000_000  # bytes; a message that servers shall not refuse, well
 
 
 class Entry:
-    """`name` as the table shows it and `kinds` of work. `available` gives the reason why it cannot run."""
+    """One entry: its `name` in the table and its `kinds` of work."""
 
     name: str
     kinds: tuple[str, ...]
 
     def available(self) -> str | None:
+        """Return None, or the reason why the entry cannot run. Raises NotImplementedError in this class."""
         raise NotImplementedError
 
     def version(self) -> str:
-        """What runs, for the report; only asked of what is available."""
+        """Return what runs, for the report; only for an available entry. Raises NotImplementedError in this class."""
         raise NotImplementedError
 
 
@@ -49,29 +50,35 @@ class Server(Entry):
     tls: Literal["plain", "implicit", "starttls"] = "plain"
 
     def command(self, port: int, workdir: Path) -> list[str]:
-        """The command line. Files that it needs are written to `workdir`, which is empty and its own; what servers
-        share lies beside it. Raises `Failure` when such a file cannot be made."""
+        """Return the command line. Raises `Failure`, and NotImplementedError in this class.
+
+        Files that it needs are written to `workdir`, which is empty and its own; files that servers share are beside
+        it.
+        """
         raise NotImplementedError
 
     def environment(self, workdir: Path) -> Mapping[str, str]:
-        """What to add to the environment."""
+        """Return what to add to the environment."""
         return {}
 
     def stored(self, workdir: Path) -> int | None:
-        """How many messages lie on disk, or None where none are to."""
+        """Return how many messages are on the disk, or None for a server that stores none."""
         return None
 
 
 class Loop(Entry):
-    """No server, but a loop in this process that shows what the machine itself gives."""
+    """A loop in this process that shows what the machine itself can do."""
 
     def measure(self, workdir: Path, seconds: float) -> Mapping[str, float]:
-        """Run for about `seconds`; the figures by the names that the workload's columns use."""
+        """Run for about `seconds`, and return the figures by the names of the workload's columns.
+
+        Raises `Failure`, and NotImplementedError in this class.
+        """
         raise NotImplementedError
 
 
 class SmtpSink(Server):
-    """Postfix's own sink, in C: parses next to nothing. What other rows are measured by."""
+    """Postfix's sink, in C, which parses next to nothing. Other rows are multiples of it."""
 
     name = "smtp-sink"
     kinds = ("discard",)
@@ -132,7 +139,7 @@ loop.run_forever()
 
 
 class NodeSmtpServer(Server):
-    """nodemailer's smtp-server. It waits 100 ms before each banner, which bounds its rate of connections."""
+    """nodemailer's smtp-server. It waits 100 ms before each banner, which limits its rate of connections."""
 
     name = "smtp-server"
     kinds = ("discard",)
@@ -172,7 +179,7 @@ server.listen(Number(process.argv[2]), "127.0.0.1", {BACKLOG});
 
 
 class Gsmtp(Server):
-    """gsmtp as installed in this interpreter, or from the source tree `checkout`; throws messages away."""
+    """gsmtp as installed in this interpreter, or from the source tree `checkout`; it throws messages away."""
 
     kinds: tuple[str, ...] = ("discard", "tls-kept")
     HANDLER = """\
@@ -193,7 +200,7 @@ class Discard(Handler):
 
     @functools.cached_property
     def _probe(self) -> subprocess.CompletedProcess[str]:
-        """Import it as the server will, in a process of its own: an import here would patch this program."""
+        """Import it as the server will, in another process: an import here would patch this program."""
         return self._ask("import gsmtp, gsmtp.cli; print(gsmtp.__version__)")
 
     def _ask(self, code: str) -> subprocess.CompletedProcess[str]:
@@ -217,7 +224,7 @@ class Discard(Handler):
         return {"PYTHONPATH": self._python_path(workdir)}
 
     def _python_path(self, *more: Path) -> str:
-        """The checkout before all, so that it wins over what is installed."""
+        """Return a PYTHONPATH that begins with the checkout, so that it wins over what is installed."""
         first = (self._checkout, self._checkout / "workers", *more) if self._checkout else more
         inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         return os.pathsep.join([*map(str, first), *filter(None, inherited)])
@@ -296,7 +303,7 @@ def _run(command: Sequence[str], environment: Mapping[str, str] | None = None) -
 
 
 def _first_line(command: Sequence[str], before: str = "") -> str:
-    """What a program says of itself, or "version unknown": never a reason to leave a server out."""
+    """Return the version that a program reports, or "version unknown": it is no reason to leave a server out."""
     try:
         lines = _run(command).stdout.splitlines()
     except (OSError, subprocess.TimeoutExpired):

@@ -1,9 +1,10 @@
-"""Servers under TLS: gsmtp's listeners, and what gevent's own SSLSocket costs to hold them against.
+"""Servers under TLS: gsmtp's listeners, and gevent's own SSLSocket to compare them with.
 
-Promises: all show the same certificate (ECDSA P-256, self-signed), made by the openssl command when the first asks.
-Must not know: what clients do.
-Weak: gevent's server answers each piece that it reads with a fixed reply and closes without a word (no close_notify),
-so it does less per connection than a server must; a ratio to it is on the safe side.
+All have the same certificate (ECDSA P-256, self-signed), made by the openssl command when it is first needed. This file
+does not know what clients do.
+
+Weakness: gevent's server answers each piece that it reads with a fixed reply, and closes without close_notify, so it
+does less per connection than a server must; a ratio to it errs on the safe side.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _NO_OPENSSL = "openssl is not on PATH (Debian: openssl)"
 
 
 def certificate(directory: Path) -> tuple[str, str]:
-    """Certificate and key as PEM files in `directory`, made if they are not there. Raises `Failure`."""
+    """Return paths of a certificate and its key in `directory`; they are made if missing. Raises `Failure`."""
     certfile, keyfile = directory / "certificate.pem", directory / "key.pem"
     if not certfile.exists():
         curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
@@ -41,8 +42,8 @@ def certificate(directory: Path) -> tuple[str, str]:
 class GeventSsl(Server):
     """Handshake, banner, and fixed replies to EHLO and QUIT, on gevent's StreamServer and SSLSocket.
 
-    It has one context for all connections. With `files` it is given the certificate's files in its place, as in
-    gevent's documentation, and makes a context of them for each connection.
+    It has one context for all connections. With `files` it gets the certificate's files instead, as in gevent's
+    documentation, and makes a context of them for each connection.
     """
 
     SCRIPT = f"""\
@@ -106,7 +107,7 @@ StreamServer(("127.0.0.1", int(port)), serve, backlog={BACKLOG}, **implicit).ser
 
 
 class GsmtpTls(Gsmtp):
-    """gsmtp with an smtps:// listener, or with STARTTLS; throws messages away."""
+    """gsmtp with an smtps:// listener, or with STARTTLS; it throws messages away."""
 
     def __init__(self, checkout: Path | None, tls: Literal["implicit", "starttls"]) -> None:
         super().__init__(checkout)

@@ -1,11 +1,12 @@
-"""What is done to a server, and what is read off meanwhile: the table `WORKLOADS`.
+"""What is done to a server, and what is measured meanwhile: the table `WORKLOADS`.
 
-Promises: a measurement either is one, every message accepted (and, where that is the point, on disk), or it
-raises `Failure`. Figures are floats by name; a workload's `columns` say which are shown, and how.
-Must not know: any server by name, save the baseline that a table is held against.
-Weak: smtp-source is one thread, says HELO, not EHLO, and does not pipeline; where its own processor time is
-near 100 % of a core, messages/s are its limit and not the server's. Processor time per message does not
-suffer from that. Our own client under TLS takes more time than the servers; there is a handful of processes of it.
+In a measurement every message is accepted (and, where that is measured, on disk), or `Failure` is raised. Figures are
+floats by name; a workload's `columns` say which are shown, and how. This file knows no server by name, except the
+baseline of a table.
+
+Weaknesses: smtp-source is one thread, sends HELO, not EHLO, and does not pipeline; where its own processor time is near
+100 % of a core, messages/s are its limit and not the server's. Processor time per message does not suffer from that.
+The client in smtpclient.py takes more time than the servers; it runs in a handful of processes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from . import tlsclient
+from . import smtpclient
 from .processes import Failure, PeakMemory, ServerProcess
 from .servers import Server
 
@@ -35,7 +36,7 @@ SPARE_FILES = 200  # descriptors beside the sessions
 
 @dataclass(frozen=True)
 class Column:
-    """A figure in the table: `digits` after the point; with `ratio` also as a multiple of the baseline's."""
+    """A figure in the table, with `digits` after the point; with `ratio` also as a multiple of the baseline's."""
 
     figure: str
     heading: str
@@ -44,10 +45,10 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Effort:
-    """How much to do: about `seconds` a run, or just `messages` of 4 KB if not None; `idle` sessions held.
+class RunLength:
+    """How much to do: about `seconds` per run, or `messages` of 4 KB if not None; `idle` sessions to hold.
 
-    `client` is put before the client's command line, as `taskset` would be.
+    `client` is put before the client's command line, as for `taskset`.
     """
 
     seconds: float
@@ -58,7 +59,7 @@ class Effort:
 
 @dataclass(frozen=True)
 class Workload:
-    """`kind` chooses the entries that take part; `fresh` starts the server anew for each round."""
+    """One row of the table. `kind` selects the entries that take part; `fresh` restarts the server for each round."""
 
     name: str
     title: str
@@ -67,23 +68,27 @@ class Workload:
     columns: ClassVar[tuple[Column, ...]]
     fresh: ClassVar[bool] = False
 
-    def describe(self, effort: Effort) -> str:
+    def describe(self, length: RunLength) -> str:
         return self.title
 
-    def prepare(self, effort: Effort) -> None:
-        """Before any server starts. Raises `Failure` if the machine does not allow this workload."""
+    def prepare(self, length: RunLength) -> None:
+        """Prepare the machine before any server starts. Raises `Failure` if it does not allow this workload."""
 
-    def warm_up(self, server: Server, running: ServerProcess, effort: Effort) -> int:
-        """Make the server ready to be measured; what to hand to `measure` as `count`."""
+    def warm_up(self, server: Server, running: ServerProcess, length: RunLength) -> int:
+        """Warm the server up, and return the `count` for `measure`.
+
+        Raises `Failure`, and NotImplementedError in this class.
+        """
         raise NotImplementedError
 
-    def measure(self, server: Server, running: ServerProcess, effort: Effort, count: int) -> Mapping[str, float]:
+    def measure(self, server: Server, running: ServerProcess, length: RunLength, count: int) -> Mapping[str, float]:
+        """Return the figures of one run. Raises `Failure`, and NotImplementedError in this class."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Delivery(Workload):
-    """smtp-source sends messages of `size` bytes over `sessions` at once, one each or, if `kept`, many."""
+    """smtp-source sends messages of `size` bytes over `sessions` at a time, one each or, if `kept`, many."""
 
     sessions: int
     size: int
@@ -95,24 +100,24 @@ class Delivery(Workload):
         Column("client_busy", "client%", 0),
     )
 
-    def warm_up(self, server: Server, running: ServerProcess, effort: Effort) -> int:
-        if effort.messages is not None:
-            count = max(self.sessions, effort.messages * 4096 // (self.size or 4096))
-            self._send(server, running, effort, max(self.sessions, count // 5))
+    def warm_up(self, server: Server, running: ServerProcess, length: RunLength) -> int:
+        if length.messages is not None:
+            count = max(self.sessions, length.messages * 4096 // (self.size or 4096))
+            self._send(server, running, length, max(self.sessions, count // 5))
             return count
         count = self.sessions
         while True:
-            wall, _ = self._send(server, running, effort, count)
-            if wall >= effort.seconds / 3:
-                return max(self.sessions, int(count * effort.seconds / wall))
+            wall, _ = self._send(server, running, length, count)
+            if wall >= length.seconds / 3:
+                return max(self.sessions, int(count * length.seconds / wall))
             # What a short run takes is mostly start-up, so its rate is not to be trusted far.
-            count = int(count * min(10.0, effort.seconds / 2 / wall))
+            count = int(count * min(10.0, length.seconds / 2 / wall))
 
-    def measure(self, server: Server, running: ServerProcess, effort: Effort, count: int) -> Mapping[str, float]:
+    def measure(self, server: Server, running: ServerProcess, length: RunLength, count: int) -> Mapping[str, float]:
         stored = server.stored(running.workdir)
         with PeakMemory(running.tree) as memory:
             cpu = running.tree.cpu_seconds()
-            wall, client = self._send(server, running, effort, count)
+            wall, client = self._send(server, running, length, count)
         time.sleep(SETTLE)  # what is done after the last reply belongs to the messages
         cpu = running.tree.cpu_seconds() - cpu
         running.check()
@@ -126,8 +131,8 @@ class Delivery(Workload):
             "messages": count,
         }
 
-    def _send(self, server: Server, running: ServerProcess, effort: Effort, count: int) -> tuple[float, float]:
-        """Seconds that it took, and of processor time of the client. Without -A it stops at a refusal."""
+    def _send(self, server: Server, running: ServerProcess, length: RunLength, count: int) -> tuple[float, float]:
+        """Return the seconds of the run, and of the client's processor time. Without -A it stops at a refusal."""
         addresses = ["-M", "localhost", "-f", "sender@example.com", "-t", "recipient@example.com"]
         amount = ["-s", str(self.sessions), "-m", str(count), "-l", str(self.size)]
         command = [
@@ -138,28 +143,28 @@ class Delivery(Workload):
             f"127.0.0.1:{running.port}",
         ]
         before, begin = _children_cpu(), time.monotonic()
-        _run_client("smtp-source", command, running, effort)
+        _run_client("smtp-source", command, running, length)
         wall = time.monotonic() - begin
         return wall, _children_cpu() - before
 
 
 @dataclass(frozen=True)
 class OwnClient(Delivery):
-    """The same dialogue by bench/tlsclient.py in several `processes`, with TLS where the server has it."""
+    """smtpclient.py sends the messages from several `processes`, with TLS where the server has it."""
 
     processes: int
 
-    def _send(self, server: Server, running: ServerProcess, effort: Effort, count: int) -> tuple[float, float]:
+    def _send(self, server: Server, running: ServerProcess, length: RunLength, count: int) -> tuple[float, float]:
         amount = {"count": count, "size": self.size, "sessions": self.sessions, "processes": self.processes}
         options = [word for name, value in amount.items() for word in (f"--{name}", str(value))]
-        command = [sys.executable, tlsclient.__file__, str(running.port), "--tls", server.tls, *options]
-        used = json.loads(_run_client("tlsclient", command, running, effort))
+        command = [sys.executable, smtpclient.__file__, str(running.port), "--tls", server.tls, *options]
+        used = json.loads(_run_client("smtpclient", command, running, length))
         return used["wall"], used["cpu"]
 
 
 @dataclass(frozen=True)
 class Handshakes(OwnClient):
-    """Sessions without a message, `sessions` at once: the client says EHLO under TLS and QUIT, no more."""
+    """Sessions without a message, `sessions` at a time: EHLO under TLS and QUIT."""
 
     columns: ClassVar[tuple[Column, ...]] = (
         Column("rate", "handshakes/s", 0, ratio=True),
@@ -170,7 +175,7 @@ class Handshakes(OwnClient):
 
 @dataclass(frozen=True)
 class Idle(Workload):
-    """Sessions that said EHLO and wait. Memory of the kernel (socket buffers) is not in the figures."""
+    """Sessions that wait after EHLO. Memory of the kernel (socket buffers) is not in the figures."""
 
     columns: ClassVar = (
         Column("kib_per_session", "KiB/session", 2, ratio=True),
@@ -180,18 +185,18 @@ class Idle(Workload):
     )
     fresh: ClassVar = True
 
-    def prepare(self, effort: Effort) -> None:
-        raise_file_limit(effort.idle + SPARE_FILES)
+    def prepare(self, length: RunLength) -> None:
+        raise_file_limit(length.idle + SPARE_FILES)
 
-    def describe(self, effort: Effort) -> str:
-        return f"{effort.idle} {self.title}"
+    def describe(self, length: RunLength) -> str:
+        return f"{length.idle} {self.title}"
 
-    def warm_up(self, server: Server, running: ServerProcess, effort: Effort) -> int:
+    def warm_up(self, server: Server, running: ServerProcess, length: RunLength) -> int:
         with _Sessions(running) as sessions:
             sessions.open(IDLE_WARM_UP)
-        return effort.idle
+        return length.idle
 
-    def measure(self, server: Server, running: ServerProcess, effort: Effort, count: int) -> Mapping[str, float]:
+    def measure(self, server: Server, running: ServerProcess, length: RunLength, count: int) -> Mapping[str, float]:
         time.sleep(SETTLE)
         before, cpu = running.tree.uss(), running.tree.cpu_seconds()
         with _Sessions(running) as sessions:
@@ -212,7 +217,7 @@ class Idle(Workload):
 
 
 class _Sessions:
-    """Client connections, all closed when the context ends."""
+    """Client connections, which are all closed when the context ends."""
 
     def __init__(self, running: ServerProcess) -> None:
         self._running = running
@@ -226,7 +231,7 @@ class _Sessions:
             connection.close()
 
     def open(self, count: int) -> None:
-        """Connect, banner, EHLO, reply, for each; raises `Failure` at any refusal."""
+        """Open the missing ones of `count` sessions. Raises `Failure` at any refusal."""
         try:
             while (missing := count - len(self._held)) > 0:
                 batch = []
@@ -247,34 +252,26 @@ class _Sessions:
             raise self._running.failure(f"session {len(self._held)} of {count}: {error}") from None
 
     def check(self) -> None:
-        """Raises `Failure` if the server has closed or said anything on a session meanwhile."""
+        """Raise `Failure` if the server has closed a session or sent something on it."""
         for connection in self._held:
             connection.setblocking(False)
             try:
-                heard = connection.recv(512)
+                received = connection.recv(512)
             except BlockingIOError:
                 continue
             except OSError as error:
                 raise self._running.failure(f"an idle session was lost: {error}") from None
-            raise self._running.failure(f"an idle session was not left alone: {heard!r}")
+            raise self._running.failure(f"an idle session was not left alone: {received!r}")
 
     def _expect(self, connection: socket.socket, code: bytes) -> None:
-        """Read one reply. RFC 5321 4.2: the last line has a space after the code, others a hyphen."""
-        heard = b""
-        while True:
-            data = connection.recv(4096)
-            heard += data
-            *_, last = heard.removesuffix(b"\r\n").rsplit(b"\r\n", 1)
-            if heard.endswith(b"\r\n") and last[3:4] in (b" ", b""):
-                if last.startswith(code):
-                    return
-                raise self._running.failure(f"session {len(self._held)}: {last!r}")
-            if not data:
-                raise self._running.failure(f"session {len(self._held)} was closed after {heard!r}")
+        try:
+            smtpclient.expect(connection, code)
+        except smtpclient.UnexpectedReply as error:
+            raise self._running.failure(f"session {len(self._held)}: {error}") from None
 
 
 def raise_file_limit(needed: int) -> None:
-    """Raise the soft limit of open files to `needed`, for us and for servers started later.
+    """Raise the soft limit of open files to `needed`, for this process and its children.
 
     Raises `Failure` if the hard limit is below.
     """
@@ -286,11 +283,11 @@ def raise_file_limit(needed: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def _run_client(name: str, command: Sequence[str], running: ServerProcess, effort: Effort) -> str:
-    """What it printed. Raises `Failure` when it complains, or takes far longer than it should."""
-    command = [*effort.client, *command]
+def _run_client(name: str, command: Sequence[str], running: ServerProcess, length: RunLength) -> str:
+    """Return the output of a client. Raises `Failure` when it fails, or takes far longer than it should."""
+    command = [*length.client, *command]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60 + 20 * effort.seconds)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60 + 20 * length.seconds)
     except subprocess.TimeoutExpired as slow:
         raise running.failure(f"{name} has not ended within {slow.timeout:.0f} s") from None
     # Some of smtp-source's complaints leave the exit status at 0.
@@ -301,7 +298,7 @@ def _run_client(name: str, command: Sequence[str], running: ServerProcess, effor
 
 
 def _children_cpu() -> float:
-    """Processor seconds of children that were waited for: exact, not in ticks, and of the client alone."""
+    """Return the processor seconds of children that were waited for: exact, not in ticks, and the client's alone."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

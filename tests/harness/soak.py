@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gsmtp.soak.stage import Stage
-from gsmtp.soak.verdict import Outcome, Verdict, judge
+from gsmtp.soak.harness import Harness
+from gsmtp.soak.verdict import Outcome, Verdict, evaluate
 
 WINDOWS, ROUNDS = 9, 5
 # Blocks that come and go at rest by themselves, whatever the sessions were.
@@ -23,24 +23,24 @@ def tolerances(sessions: int) -> dict[str, float]:
 
 
 def soaked(
-    stage: Stage, kinds: Mapping[str, float], sessions: int, wanted: Mapping[str, float] | None = None
+    harness: Harness, kinds: Mapping[str, float], sessions: int, wanted: Mapping[str, float] | None = None
 ) -> Verdict:
     """The verdict on the first worker after some windows, and some more while it is not clear."""
     for _ in range(2):
-        stage.window(kinds, sessions=sessions)
-    (slot,) = stage.windows
-    first = len(stage.windows[slot]) - 1
+        harness.run_window(kinds, sessions=sessions)
+    (slot,) = harness.windows
+    first = len(harness.windows[slot]) - 1
     for _ in range(ROUNDS):
         for _ in range(WINDOWS):
-            stage.window(kinds, sessions=sessions)
-        verdict = judge(stage.windows[slot][first:], tolerances=wanted or tolerances(sessions))
+            harness.run_window(kinds, sessions=sessions)
+        verdict = evaluate(harness.windows[slot][first:], tolerances=wanted or tolerances(sessions))
         if verdict.outcome is not Outcome.INCONCLUSIVE:
             break
     return verdict
 
 
-def in_order(stage: Stage) -> None:
+def in_order(harness: Harness) -> None:
     """Nothing lost, doubled or damaged, no reply that was not expected, no error of ours in the log."""
-    assert stage.balance.whole, stage.balance.named
-    assert not stage.troubles
-    assert not stage.server.faults
+    assert harness.deliveries.ok, harness.deliveries.named
+    assert not harness.problems
+    assert not harness.server.log_errors

@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gsmtp import mime
-from gsmtp.mime.encode import base64_lines, quoted_printable
 from gsmtp.mime.transfer import decode_base64, decode_quoted_printable
+from gsmtp.mime.writer import base64_lines, quoted_printable
 
 SETTINGS = settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
 

@@ -36,7 +36,7 @@ Inbox = type("Inbox", (Handler,), {
     name: noting(name, usual) for name, usual in vars(Handler).items() if inspect.isfunction(usual) and name != LEFT_OUT
 })
 """
-KINDS = {"Answer": "str", "list[str]": "list", "BaseException": "RuntimeError", "Any": "Worker"}
+KINDS = {"Answer": "str", "list[str]": "list", "BaseException": "RuntimeError"}
 KINDS |= {"Message": "SpooledMessage", "Stream": "ContentStream"}
 
 

@@ -11,9 +11,9 @@ from gsmtp_workers.sharedtable import SharedTable, table_size
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gsmtp.net.networks import Networks
 from gsmtp.server import limits
-from gsmtp.server.limits import Limits, Rates
+from gsmtp.server.limits import Limits
+from gsmtp.server.settings import RateLimits
 
 PATIENCE = 30.0
 
@@ -316,13 +316,15 @@ def test_a_killed_worker_does_not_hold_for_ever():
 
 
 def view(table, peer=("192.0.2.1", 1234), exempt=(), ipv6_prefix=64, **rates):
-    return Limits(table, Rates(**rates), Networks(exempt), ipv6_prefix).client(peer)
+    rates = {"auth_failures": 0, "exempt": list(exempt), "ipv6_prefix": ipv6_prefix, **rates}
+    return Limits(table, RateLimits(**{f"limit_{name}": value for name, value in rates.items()})).client(peer)
 
 
 def test_no_limits_by_default():
     [table] = tables()
     client = view(table)
-    assert not Rates()
+    assert not RateLimits(limit_auth_failures=0).limited
+    assert RateLimits().limited  # by failed logins
     for ask in (client.open, client.message, client.recipient, client.auth, client.auth_failed):
         assert [ask() for _ in range(1000)] == [None] * 1000
     client.close()
@@ -392,7 +394,7 @@ def test_failed_logins():
 )
 def test_keys(peer, key):
     [table] = tables()
-    made = Limits(table, Rates(messages=1), Networks(["127.0.0.0/8", "::1/128"]))
+    made = Limits(table, RateLimits(limit_messages=1))
     assert made.key(peer) == made.key(peer) == key
     client = made.client(peer)
     assert client.message() is None
@@ -403,10 +405,7 @@ def test_ipv6_prefixes():
     [table] = tables()
     peer = ("2001:db8:1:2:3:4:5:6", 1, 0, 0)
     for bits, key in ((128, "2001:db8:1:2:3:4:5:6"), (48, "2001:db8:1::/48"), (1, "::/1")):
-        assert Limits(table, Rates(), Networks(), bits).key(peer) == key
-    for bits in (0, 129):
-        with pytest.raises(ValueError, match="1 to 128"):
-            Limits(table, Rates(), Networks(), bits)
+        assert Limits(table, RateLimits(limit_ipv6_prefix=bits)).key(peer) == key
 
 
 def test_one_connection_costs_microseconds():
@@ -414,8 +413,13 @@ def test_one_connection_costs_microseconds():
     table = tables(4, entries=4096)[0]
     made = Limits(
         table,
-        Rates(sessions=100, connections=1 << 40, messages=1 << 40, recipients=1 << 40, auth_failures=20),
-        Networks(["127.0.0.0/8", "::1/128"]),
+        RateLimits(
+            limit_sessions=100,
+            limit_connections=1 << 40,
+            limit_messages=1 << 40,
+            limit_recipients=1 << 40,
+            limit_auth_failures=20,
+        ),
     )
     before = time.process_time()
     for number in range(2000):

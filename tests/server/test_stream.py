@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
+import gevent
 import pytest
-from dialogue import InMemory, scripts
+from dialogue import InMemory, Script, Stage, scripts
 from harness.client import dot_stuff
 from harness.master import Master
 from harness.waiting import wait_for
 
+from gsmtp.handler import Stream
 from gsmtp.net.errors import ConnectionLost
+from gsmtp.protocol.envelope import Envelope
+from gsmtp.protocol.server.states import State
 
 DATA = """\
 import gevent
@@ -101,11 +109,108 @@ def test_streams_whose_client_vanishes(serve: Callable[..., Master]) -> None:
     assert " message " not in live.log
 
 
-def test_a_stream_that_a_handler_has_kept_says_that_the_session_is_over() -> None:
-    memory = InMemory(next(script for script in scripts() if script.name == "message"))
-    memory.converse([b"EHLO c.example\r\nMAIL FROM:<a@c.example>\r\nRCPT TO:<b@here.example>\r\nDATA\r\nhalf"])
-    envelope = memory.dialogue.protocol.envelope
-    assert envelope is not None
+OPENED = b"EHLO c.example\r\nMAIL FROM:<a@c.example>\r\nRCPT TO:<b@here.example>\r\nDATA\r\n"
+
+
+def in_memory(on_data: Callable[[Envelope, Stream], str | None] | None, taps: tuple[Any, ...] = ()) -> InMemory:
+    """A session with a handler that has this hook, or on_message, in the content of a message."""
+    stage = Stage(next(script for script in scripts() if script.name == "message"))
+    if on_data is not None:
+        stage.hooks.on_data, stage.hooks.on_message = on_data, None
+    stage.terms = replace(stage.terms, taps=taps)
+    memory = InMemory(Script("", {}, "Plain", []), stage)
+    memory.converse([OPENED])
+    return memory
+
+
+def test_a_stream_ends_with_its_session() -> None:
+    streams: list[Stream] = []
+
+    def on_data(envelope: Envelope, stream: Stream) -> None:
+        streams.append(stream)
+        stream.read()
+
+    memory = in_memory(on_data)
+    assert memory.converse([b"half"]) == b""
     memory.end()
     with pytest.raises(ConnectionLost, match="the session has ended"):
-        memory.dialogue.next_content(envelope)
+        streams[0].read()
+
+
+def test_a_stream_that_a_handler_has_kept() -> None:
+    streams: list[Stream] = []
+
+    def on_data(envelope: Envelope, stream: Stream) -> None:
+        streams.append(stream)
+
+    memory = in_memory(on_data)
+    assert memory.converse([b"half"]) == b""
+    with pytest.raises(ValueError, match="on_data has returned"):
+        streams[0].read()
+    assert memory.converse([b" and half\r\n.\r\n"]).startswith(b"250 ")
+    memory.end()
+
+
+def test_another_greenlet_may_read_the_stream() -> None:
+    read: list[bytes] = []
+
+    def on_data(envelope: Envelope, stream: Stream) -> None:
+        read.append(gevent.spawn(stream.read).get())
+
+    memory = in_memory(on_data)
+    assert memory.converse([b"one\r\n", b"two\r\n.\r\n"]).startswith(b"250 ")
+    assert read == [b"one\r\ntwo\r\n"]
+    memory.end()
+
+
+def test_a_hook_is_killed_with_its_session() -> None:
+    ends: list[str] = []
+
+    def on_data(envelope: Envelope, stream: Stream) -> None:
+        try:
+            stream.read()
+        except BaseException as error:
+            ends.append(type(error).__name__)
+            raise
+
+    memory = in_memory(on_data)
+    assert memory.converse([b"half"]) == b""
+    memory.dialogue.end("killed")  # as when its greenlet was killed: nobody waits for the hook
+    gevent.sleep(0)
+    assert ends and memory.dialogue.protocol.state is State.CONTENT
+
+
+class Noting:
+    """A tap that notes what it sees, and fails at the octets "full"."""
+
+    def __init__(self, notes: list[Any]) -> None:
+        self._notes = notes
+
+    def write(self, data: bytes) -> None:
+        if b"full" in data:
+            raise OSError(errno.ENOSPC, "no space")
+        self._notes.append(data)
+
+    def finish(self) -> None:
+        self._notes.append("finish")
+
+    def close(self) -> None:
+        self._notes.append("close")
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_taps_see_the_content(streamed: bool) -> None:
+    notes: list[Any] = []
+    on_data = (lambda envelope, stream: str(len(stream.read()))) if streamed else None
+    memory = in_memory(on_data, taps=(lambda envelope: Noting(notes),))
+    assert memory.converse([b"one\r\n", b"..two\r\n.\r\n"]).startswith(b"250 ")
+    pieces = [note for note in notes if isinstance(note, bytes)]
+    assert b"".join(pieces) == b"one\r\n.two\r\n"
+    assert notes[len(pieces) :] == ["finish", "close"]
+    # A tap that fails refuses the message, as a full spool does; what follows is no command.
+    notes.clear()
+    memory.converse([OPENED])
+    assert memory.converse([b"one\r\n", b"full\r\n", b"RSET\r\n"]) == b""
+    assert re.fullmatch(rb"452 4\.3\.1 Insufficient system storage \[\w+\]\r\n", memory.converse([b".\r\n"]))
+    assert "finish" not in notes and notes[-1] == "close"
+    memory.end()

@@ -11,7 +11,7 @@ import pytest
 from harness.soak import in_order
 
 from gsmtp.soak.corpus import Corpus, CorpusError
-from gsmtp.soak.stage import OWN_HANDLER, Setup, Stage
+from gsmtp.soak.harness import OWN_HANDLER, Harness, HarnessConfig
 
 MAIL = b"From: a@example.org\nSubject: %d\n\nFrom here on\n.\n"
 
@@ -81,16 +81,16 @@ def test_a_corpus_is_replayed_through_any_handler(
 ) -> None:
     (tmp_path / "users.py").write_text(USERS)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "stage").mkdir()
-    setup = Setup(
-        tmp_path / "stage",
+    (tmp_path / "harness").mkdir()
+    config = HarnessConfig(
+        tmp_path / "harness",
         Corpus(folder, 4000).mails(),
         handler,
         workers=1,
         clients=1,
         recipient="mine@here.example" if "box" in handler else "box@here.example",
     )
-    with Stage(setup) as stage:
-        assert stage.window({"plain": 1, "pipelining": 1, "chunking": 1, "starttls": 1}, messages=60) == 60
-        stage.finish()
-        in_order(stage)
+    with Harness(config) as harness:
+        assert harness.run_window({"plain": 1, "pipelining": 1, "chunking": 1, "starttls": 1}, messages=60) == 60
+        harness.stop_server()
+        in_order(harness)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import random
 import time
+from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
 
 import pytest
+from scipy.stats import theilslopes
 
-from gsmtp.soak.verdict import TOLERANCES, Judgement, Outcome, Verdict, Window, is_warm, judge
+from gsmtp.soak.verdict import CONFIDENCE, TOLERANCES, MeasureVerdict, Outcome, Verdict, Window, evaluate, is_warm
 
 SERVED = 1000  # sessions in a window
 PAGE = 4096
@@ -68,14 +71,14 @@ def line(number: int, slope: float, noise: Iterator[float] | None = None, size: 
     return [1e6 + slope * SERVED * place + (size * next(noise) if noise else 0.0) for place in range(number)]
 
 
-def only(verdict: Verdict, measure: str) -> Judgement:
-    (found,) = (each for each in verdict.judgements if each.measure == measure)
+def only(verdict: Verdict, measure: str) -> MeasureVerdict:
+    (found,) = (each for each in verdict.measures if each.measure == measure)
     return found
 
 
-def judged(measure: str, values: Sequence[float], seed: int = 0) -> Judgement:
+def judged(measure: str, values: Sequence[float], seed: int = 0) -> MeasureVerdict:
     """The judgement of one measure alone."""
-    return only(judge(windows(**{measure: values}), tolerances={measure: TOLERANCES[measure]}, seed=seed), measure)
+    return only(evaluate(windows(**{measure: values}), tolerances={measure: TOLERANCES[measure]}, seed=seed), measure)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +108,24 @@ def test_how_often_the_interval_has_the_true_slope(
     assert covered / rounds >= least
 
 
+@pytest.mark.parametrize("noise", [white, heavy, remembering(0.5)])
+@pytest.mark.parametrize("number", [8, 15])  # too few for a step to be looked for
+def test_scipy_finds_the_same_slope_and_a_narrower_interval(
+    number: int, noise: Callable[[random.Random], Iterator[float]]
+) -> None:
+    """scipy's interval is that for independent values, which is the least that ours may be."""
+    for seed in range(20):
+        values = line(number, 20.0, noise(random.Random(seed)), HEALTHY["uss"])
+        found = judged("uss", values, seed)
+        x = [SERVED * (place + 5) for place in range(number)]
+        slope, _, low, high = theilslopes(values, x, CONFIDENCE)
+        assert found.slope == pytest.approx(slope)
+        ranks = sorted((b - a) / SERVED / (j - i) for (i, a), (j, b) in combinations(enumerate(values), 2))
+        # The two round the rank of an end in their own ways.
+        assert bisect(ranks, found.low) <= bisect(ranks, low) + 1
+        assert bisect(ranks, found.high) >= bisect(ranks, high) - 1
+
+
 def worker(number: int, seed: int, **slopes: float) -> list[Window]:
     """A worker with healthy noise, USS in whole pages, and slopes as given."""
     chance = random.Random(seed)
@@ -118,10 +139,10 @@ def worker(number: int, seed: int, **slopes: float) -> list[Window]:
 
 def test_a_healthy_worker_passes_and_never_fails() -> None:
     """With noise as large as it was ever seen, some ask for twenty windows more, and then pass."""
-    outcomes = [judge(worker(20, seed), seed=seed).outcome for seed in range(20)]
+    outcomes = [evaluate(worker(20, seed), seed=seed).outcome for seed in range(20)]
     assert Outcome.FAIL not in outcomes
     assert outcomes.count(Outcome.PASS) >= 10
-    assert all(judge(worker(40, seed), seed=seed).outcome is Outcome.PASS for seed in range(20))
+    assert all(evaluate(worker(40, seed), seed=seed).outcome is Outcome.PASS for seed in range(20))
 
 
 def test_memory_that_wanders_does_not_fail() -> None:
@@ -132,16 +153,16 @@ def test_memory_that_wanders_does_not_fail() -> None:
 
 def test_an_object_kept_per_session_fails_by_blocks_and_uss() -> None:
     for seed in range(20):
-        verdict = judge(worker(20, seed, blocks=1.0, heap=9.0, uss=120.0), seed=seed)
-        failed = {each.measure for each in verdict.judgements if each.outcome is Outcome.FAIL}
+        verdict = evaluate(worker(20, seed, blocks=1.0, heap=9.0, uss=120.0), seed=seed)
+        failed = {each.measure for each in verdict.measures if each.outcome is Outcome.FAIL}
         assert verdict.outcome is Outcome.FAIL
         assert {"blocks", "uss"} <= failed <= {"blocks", "uss", "heap"}
 
 
 def test_an_object_kept_in_every_tenth_session_fails_by_blocks_alone() -> None:
     for seed in range(20):
-        verdict = judge(worker(20, seed, blocks=0.1, uss=12.0), seed=seed)
-        assert [each.measure for each in verdict.judgements if each.outcome is Outcome.FAIL] == ["blocks"]
+        verdict = evaluate(worker(20, seed, blocks=0.1, uss=12.0), seed=seed)
+        assert [each.measure for each in verdict.measures if each.outcome is Outcome.FAIL] == ["blocks"]
 
 
 @pytest.mark.parametrize("noise", [white, heavy, remembering(0.5)])
@@ -175,9 +196,9 @@ def test_uss_that_grows_by_a_page_now_and_then() -> None:
 
 @pytest.mark.parametrize("number", [8, 20, 60])
 def test_what_stands_still_passes_without_doubt(number: int) -> None:
-    verdict = judge(windows(uss=[5e7] * number))
+    verdict = evaluate(windows(uss=[5e7] * number))
     assert verdict.outcome is Outcome.PASS
-    assert {(each.slope, each.low, each.high) for each in verdict.judgements} == {(0.0, 0.0, 0.0)}
+    assert {(each.slope, each.low, each.high) for each in verdict.measures} == {(0.0, 0.0, 0.0)}
 
 
 @pytest.mark.parametrize("size", [8 * MIB, -8 * MIB])
@@ -236,14 +257,14 @@ def test_a_count_that_flickers_passes(number: int) -> None:
 
 def test_few_windows_are_not_enough() -> None:
     for number in range(8):
-        verdict = judge(windows(descriptors=[SERVED * place for place in range(number)]))
+        verdict = evaluate(windows(descriptors=[SERVED * place for place in range(number)]))
         assert verdict.outcome is Outcome.INCONCLUSIVE
         assert math.isnan(only(verdict, "descriptors").slope)
-        assert len(verdict.judgements) == len(TOLERANCES)
+        assert len(verdict.measures) == len(TOLERANCES)
 
 
 def test_eight_windows_are_enough_for_a_control() -> None:
-    verdict = judge(windows(descriptors=[SERVED * place for place in range(8)]))
+    verdict = evaluate(windows(descriptors=[SERVED * place for place in range(8)]))
     assert only(verdict, "descriptors").outcome is Outcome.FAIL
     assert only(verdict, "descriptors").slope == 1.0
     assert verdict.outcome is Outcome.FAIL
@@ -257,16 +278,16 @@ def without(windows: Sequence[Window], measure: str) -> list[Window]:
 
 
 def test_without_heap_the_others_decide_and_the_text_says_so() -> None:
-    verdict = judge(without(worker(40, 1), "heap"))
+    verdict = evaluate(without(worker(40, 1), "heap"))
     assert verdict.outcome is Outcome.PASS
     assert verdict.unmeasured == ("heap",)
     assert ["heap", "not", "measured"] in [text.split() for text in verdict.text().splitlines()]
-    assert judge(without(worker(20, 1, blocks=1.0), "heap")).outcome is Outcome.FAIL
+    assert evaluate(without(worker(20, 1, blocks=1.0), "heap")).outcome is Outcome.FAIL
 
 
 @pytest.mark.parametrize("measure", sorted(TOLERANCES.keys() - {"heap"}))
 def test_without_another_measure_nothing_passes(measure: str) -> None:
-    verdict = judge(without(worker(20, 1), measure))
+    verdict = evaluate(without(worker(20, 1), measure))
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert only(verdict, measure).outcome is Outcome.INCONCLUSIVE
 
@@ -281,34 +302,34 @@ def test_windows_that_lack_a_measure_are_left_out_of_it() -> None:
 
 
 def test_nothing_to_judge_is_no_pass() -> None:
-    assert judge([]).outcome is Outcome.INCONCLUSIVE
-    assert judge(worker(20, 1), tolerances={}).outcome is Outcome.INCONCLUSIVE
+    assert evaluate([]).outcome is Outcome.INCONCLUSIVE
+    assert evaluate(worker(20, 1), tolerances={}).outcome is Outcome.INCONCLUSIVE
 
 
 def test_windows_without_sessions_say_nothing() -> None:
     idle = [Window(100, 100, dict.fromkeys(TOLERANCES, float(place))) for place in range(20)]
-    assert judge(idle).outcome is Outcome.INCONCLUSIVE
+    assert evaluate(idle).outcome is Outcome.INCONCLUSIVE
 
 
 def test_windows_that_stall_are_no_error() -> None:
     """No session between some windows: such pairs have no slope."""
     sessions = [0] * 10 + [1000] * 10
     stalled = [Window(served, served, dict.fromkeys(TOLERANCES, 0.0)) for served in sessions]
-    assert judge(stalled).outcome is Outcome.PASS
+    assert evaluate(stalled).outcome is Outcome.PASS
 
 
 def test_windows_of_two_workers_are_refused() -> None:
     mixed = [*worker(20, 1), *worker(20, 2)]
     with pytest.raises(ValueError, match="not one worker's"):
-        judge(mixed)
+        evaluate(mixed)
 
 
 def test_the_same_windows_and_seed_give_the_same_verdict() -> None:
     taken = worker(20, 4, uss=20.0)
-    assert judge(taken, seed=1) == judge(taken, seed=1)
-    assert len({only(judge(taken, seed=seed), "uss").high for seed in range(5)}) > 1
+    assert evaluate(taken, seed=1) == evaluate(taken, seed=1)
+    assert len({only(evaluate(taken, seed=seed), "uss").high for seed in range(5)}) > 1
     backwards = dict(reversed(TOLERANCES.items()))
-    assert judge(taken, tolerances=backwards).judgements[::-1] == judge(taken).judgements
+    assert evaluate(taken, tolerances=backwards).measures[::-1] == evaluate(taken).measures
 
 
 def test_a_verdict_is_quick() -> None:
@@ -316,7 +337,7 @@ def test_a_verdict_is_quick() -> None:
 
     def used() -> float:
         before = time.process_time()
-        judge(taken)
+        evaluate(taken)
         return time.process_time() - before
 
     assert min(used() for _ in range(3)) < 1.0
@@ -346,7 +367,7 @@ def test_not_warm_without_sessions_or_blocks() -> None:
 
 
 def test_the_text_is_a_table_that_ends_with_the_outcome() -> None:
-    text = judge(worker(20, 1, descriptors=1.0)).text()
+    text = evaluate(worker(20, 1, descriptors=1.0)).text()
     lines = text.splitlines()
     assert lines[0].split() == ["per", "session", "slope", "interval", "tolerance"]
     assert [each.split()[0] for each in lines[1:-1]] == list(TOLERANCES)
@@ -358,5 +379,5 @@ def test_the_text_is_a_table_that_ends_with_the_outcome() -> None:
 
 
 def test_the_text_says_what_is_not_known() -> None:
-    (line,) = (each for each in judge(worker(3, 1)).text().splitlines() if each.startswith("uss"))
+    (line,) = (each for each in evaluate(worker(3, 1)).text().splitlines() if each.startswith("uss"))
     assert line.split() == ["uss", "-", "not", "known", "32", "INCONCLUSIVE"]

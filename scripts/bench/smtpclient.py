@@ -1,10 +1,11 @@
-"""A client in several processes, for what smtp-source cannot do. Run by path, with the arguments of `main`.
+"""An SMTP client in several processes, for what smtp-source cannot do. Run by path, with the arguments of `main`.
 
-Promises: every reply had the code that it should have, or the exit status is 1 and standard error says why. It prints
-one line of JSON: `wall` and `cpu`, in seconds, without the start of the interpreter. TLS 1.3, no session resumed.
-Must not know: which server this is.
-Weak: sockets block. A process does its handshakes one after the other; kept connections go in step, each command to
-all before the first reply is read, so the slowest reply holds the others up.
+If a reply does not have the expected code, the exit status is 1 and standard error says why. Else it prints one line of
+JSON: `wall` and `cpu` in seconds, without the start of the interpreter. It uses TLS 1.3 and resumes no session. It does
+not know which server it talks to. This is the benchmark's only reader of replies; a client library will take its place.
+
+Weaknesses: sockets block. A process does its handshakes one after the other; kept connections go in step, each command
+to all before the first reply is read, so the slowest reply delays the others.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ CHUNK = 65536
 
 
 def context() -> ssl.SSLContext:
-    """Takes any certificate: what the client checks is not what is measured."""
+    """Return a TLS context that accepts any certificate: the client's checks are not measured."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     made.minimum_version = ssl.TLSVersion.TLSv1_3
     made.check_hostname = False
@@ -34,12 +35,15 @@ def context() -> ssl.SSLContext:
     return made
 
 
-class Refused(Exception):
-    """A reply that is not the one expected."""
+class UnexpectedReply(Exception):
+    """A reply is not the one expected, or the connection was closed."""
 
 
 class Client:
-    """Connections to `port` of 127.0.0.1, made with `tls`: "plain", "implicit" or "starttls"."""
+    """Makes connections to `port` of 127.0.0.1. `tls` is "plain", "implicit" or "starttls".
+
+    The methods raise OSError and UnexpectedReply.
+    """
 
     def __init__(self, port: int, tls: str) -> None:
         self._port = port
@@ -47,30 +51,30 @@ class Client:
         self._context = context()
 
     def open(self) -> socket.socket:
-        """Connect; return after the reply to EHLO, under TLS."""
+        """Connect, and return the socket after the reply to EHLO, under TLS."""
         sock = socket.create_connection(("127.0.0.1", self._port), TIMEOUT)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._tls == "implicit":
             sock = self._context.wrap_socket(sock)
         expect(sock, b"220")
         if self._tls == "starttls":
-            ask(sock, b"EHLO client.example.com\r\n", b"250")
-            ask(sock, b"STARTTLS\r\n", b"220")
+            command(sock, b"EHLO client.example.com\r\n", b"250")
+            command(sock, b"STARTTLS\r\n", b"220")
             sock = self._context.wrap_socket(sock)
-        ask(sock, b"EHLO client.example.com\r\n", b"250")
+        command(sock, b"EHLO client.example.com\r\n", b"250")
         return sock
 
     def connections(self, count: int) -> None:
-        """`count` sessions one after the other, without a message."""
+        """Do `count` sessions one after the other, without a message."""
         for _ in range(count):
             with self.open() as sock:
-                ask(sock, b"QUIT\r\n", b"221")
+                command(sock, b"QUIT\r\n", b"221")
 
     def messages(self, count: int, size: int, sessions: int) -> None:
-        """`count` messages of `size` octets over `sessions` connections in step."""
-        line = b"x" * 78 + b"\r\n"
+        """Send `count` messages of `size` octets over `sessions` connections in step."""
+        text = b"x" * 78 + b"\r\n"
         header = b"From: <sender@example.com>\r\nSubject: benchmark\r\n\r\n"
-        body = (header + line * (size // len(line) + 1))[: size - 2] + b"\r\n"
+        body = (header + text * (size // len(text) + 1))[: size - 2] + b"\r\n"
         dialogue = [
             (b"MAIL FROM:<sender@example.com>\r\n", b"250"),
             (b"RCPT TO:<recipient@example.com>\r\n", b"250"),
@@ -80,43 +84,48 @@ class Client:
         held = [self.open() for _ in range(min(sessions, count))]
         while count > 0:
             taking_part = held[:count]
-            for command, code in dialogue:
+            for line, code in dialogue:
                 for sock in taking_part:
-                    sock.sendall(command)
+                    sock.sendall(line)
                 for sock in taking_part:
                     expect(sock, code)
             count -= len(taking_part)
         for sock in held:
-            ask(sock, b"QUIT\r\n", b"221")
+            command(sock, b"QUIT\r\n", b"221")
             sock.close()
 
 
-def ask(sock: socket.socket, command: bytes, code: bytes) -> None:
-    sock.sendall(command)
+def command(sock: socket.socket, line: bytes, code: bytes) -> None:
+    """Send a command line and read its reply. Raises OSError, UnexpectedReply."""
+    sock.sendall(line)
     expect(sock, code)
 
 
 def expect(sock: socket.socket, code: bytes) -> None:
-    """Read one reply. RFC 5321 4.2: the last line has a space after the code, others a hyphen."""
-    heard = b""
+    """Read one reply, whose code must be `code`. Raises OSError, UnexpectedReply.
+
+    RFC 5321 4.2: the last line has a space after the code, others a hyphen.
+    """
+    received = b""
     while True:
         data = sock.recv(CHUNK)
-        heard += data
-        last = heard.removesuffix(b"\r\n").rpartition(b"\r\n")[2]
-        if heard.endswith(b"\r\n") and last[3:4] in (b" ", b""):
+        received += data
+        last = received.removesuffix(b"\r\n").rpartition(b"\r\n")[2]
+        if received.endswith(b"\r\n") and last[3:4] in (b" ", b""):
             if last.startswith(code):
                 return
-            raise Refused(f"{code.decode()} expected: {last!r}")
+            raise UnexpectedReply(f"{code.decode()} expected: {last!r}")
         if not data:
-            raise Refused(f"closed after {heard!r}")
+            raise UnexpectedReply(f"closed after {received!r}")
 
 
 def share(whole: int, parts: int) -> list[int]:
-    """`whole` in `parts` nearly equal ones."""
+    """Return `whole` in `parts` nearly equal numbers."""
     return [whole // parts + (number < whole % parts) for number in range(parts)]
 
 
 def main() -> int:
+    """Run the program and return its exit status."""
     parser = argparse.ArgumentParser()
     add = parser.add_argument
     add("port", type=int)
@@ -140,7 +149,7 @@ def main() -> int:
                 else:
                     client.connections(count)
                 status = 0
-            except (OSError, Refused) as error:
+            except (OSError, UnexpectedReply) as error:
                 print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
             except BaseException:
                 traceback.print_exc()

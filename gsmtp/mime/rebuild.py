@@ -1,41 +1,36 @@
-"""Mail that came in one form to mail that can be written in another.
+"""Makes built parts of decoded ones, so that they are written anew with encodings that fit.
 
-`rebuild` makes a built part of a decoded one, so that it is written anew with encodings that fit; fields that
-are ASCII keep their bytes. The parts of what is signed or encrypted are kept as they came, since a signature
-covers their bytes. `from_stdlib` takes the standard library's messages.
+Header fields that are ASCII keep their bytes. The parts of a signed or encrypted multipart are kept as they came, since
+a signature covers their bytes.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
-from email.message import Message as StdlibMessage
-from email.policy import EmailPolicy
-from typing import Any
+from typing import TypeVar
 
 from gsmtp.mime.addresses import parse_addresses
-from gsmtp.mime.build import complete_references
 from gsmtp.mime.charset import guess
-from gsmtp.mime.decoding import decode
 from gsmtp.mime.defects import DEFAULT_LIMITS
 from gsmtp.mime.fields import ADDRESSES, Parameters, SetField, make_field
 from gsmtp.mime.fold import fold, text_tokens
 from gsmtp.mime.headers import Headers
-from gsmtp.mime.identifiers import make_boundary, make_message_id
+from gsmtp.mime.identifiers import make_boundary
 from gsmtp.mime.lexical import unfold
-from gsmtp.mime.message import Message
 from gsmtp.mime.parameters import parse_parameters
 from gsmtp.mime.part import Part, Source
 from gsmtp.mime.words import decode_words
+
+_Part = TypeVar("_Part", bound=Part)
 
 _NEWLINE = re.compile(rb"\r\n|\r|\n")
 _BREAKING = re.compile(r"[\r\n\0\ud800-\udfff]")
 _SEALED = ("multipart/signed", "multipart/encrypted")
 
 
-def rebuild(root: Part, encode: Callable[[Part], bytes]) -> Part:
-    """A built copy of a decoded part and all below it. Never fails for what its headers hold."""
+def rebuild(root: _Part, encode: Callable[[Part], bytes]) -> _Part:
+    """Return a built copy of a decoded part and all parts below it. Whatever its headers hold, it raises nothing."""
     source = Source(DEFAULT_LIMITS, None, lambda part: [], encode)
     made = _shell(root, source)
     stack: list[tuple[Part, Part]] = [(root, made)]
@@ -49,7 +44,6 @@ def rebuild(root: Part, encode: Callable[[Part], bytes]) -> Part:
             stack += pairs
         elif (message := old.message) is not None:
             copy = _shell(message, source)
-            assert isinstance(copy, Message)
             new._embedded = copy
             stack.append((message, copy))
         else:
@@ -60,8 +54,8 @@ def rebuild(root: Part, encode: Callable[[Part], bytes]) -> Part:
     return made
 
 
-def _shell(part: Part, source: Source) -> Part:
-    """A part with the headers of another and no content yet."""
+def _shell(part: _Part, source: Source) -> _Part:
+    """Return a part of the same class with the headers of another, and no content yet."""
     headers = Headers()
     for name, field, _ in part.headers.fields():
         if name and name.lower() not in ("content-type", "content-transfer-encoding"):
@@ -77,11 +71,11 @@ def _shell(part: Part, source: Source) -> Part:
     except ValueError:
         keep: dict[str, str] = {name: params[name] for name in params if name in ("boundary", "charset")}
         headers.add("Content-Type", Parameters(content_type, keep))
-    return (Message if isinstance(part, Message) else Part)(source, headers)
+    return type(part)(source, headers)
 
 
 def copied(name: str, raw: bytes) -> SetField:
-    """A field of a decoded mail as one that is set. ASCII keeps its bytes where its lines allow it."""
+    """Return a field of a decoded mail as one that was set. ASCII keeps its bytes, unless a line is too long."""
     lines = [line for line in _NEWLINE.split(raw) if line.strip()]
     text = _BREAKING.sub(" ", unfold(guess(raw)))
     if raw.isascii() and b"\0" not in raw and all(len(line) < 900 for line in lines):
@@ -97,21 +91,3 @@ def copied(name: str, raw: bytes) -> SetField:
         return make_field(name, decode_words(text))
     except ValueError:
         return SetField(name, text, fold(name, text_tokens(text, False)))
-
-
-def from_stdlib(msg: StdlibMessage[Any, Any], encode: Callable[[Part], bytes]) -> Message:
-    """A built message of the standard library's. Date, Message-ID, MIME-Version are added if they lack."""
-    policy = msg.policy.clone(linesep="\r\n", max_line_length=None, cte_type="8bit")
-    if isinstance(policy, EmailPolicy):
-        policy = policy.clone(utf8=True)
-    message = rebuild(decode(msg.as_bytes(policy=policy)), encode)
-    assert isinstance(message, Message)
-
-    if "Date" not in message.headers:
-        message.headers.add("Date", datetime.now(UTC))
-    if "Message-ID" not in message.headers:
-        message.headers.add("Message-ID", make_message_id())
-    if "MIME-Version" not in message.headers:
-        message.headers.add("MIME-Version", "1.0")
-    complete_references(message.headers)
-    return message

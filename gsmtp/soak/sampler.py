@@ -1,7 +1,7 @@
-"""What is seen of the server from outside while it runs: psutil, and the master's scoreboard through /proc.
+"""Samples the server from outside while it runs: its processes by psutil, and the master's scoreboard through /proc.
 
-Promises: reading disturbs no worker. The number of samples is bounded, whatever the run lasts: when there are too many,
-every other one goes and the next ones come half as often. Linux alone has the scoreboard in a place where it is found.
+Reading disturbs no worker. The number of samples is bounded however long the run lasts: when there are too many, every
+other one is dropped and later ones are taken half as often. Only Linux has the scoreboard where it can be found.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from gsmtp_workers.scoreboard import Scoreboard, Slot, WorkerState
 
 from gsmtp.soak.plot import Sample
 
-_INTERVAL = 0.5  # the beat of a worker: its row says nothing new more often
+_INTERVAL = 0.5  # seconds; workers update their rows no more often
 _SAMPLES = 1200  # more than a plot has columns for
 
 
-class Board:
-    """The scoreboard of a master, to read."""
+class ScoreboardReader:
+    """Reads the scoreboard of a master."""
 
     def __init__(self, master: int) -> None:
-        """Raises OSError when it cannot be had."""
+        """Raises OSError when there is no scoreboard."""
         self._board = Scoreboard.open(_find(master))
 
     def workers(self) -> list[Slot]:
-        """Those that serve or drain."""
+        """Return the rows of the workers that serve or drain."""
         return [slot for slot in self._board.read() if slot.state is not WorkerState.BOOTING]
 
     def sessions(self) -> int:
-        """Open connections, of all workers."""
+        """Return the number of open connections of all workers."""
         return sum(slot.sessions for slot in self._board.read())
 
     def messages(self) -> int:
-        """Accepted by all workers that ever were, up to half a second ago."""
+        """Return how many messages all workers, also those that have ended, had accepted half a second ago."""
         return int(self._board.totals()["messages"])
 
 
@@ -51,29 +51,33 @@ def _find(master: int) -> Path:
     raise FileNotFoundError(f"no scoreboard in {directory}")
 
 
-class Watch:
-    """A thread that samples. `show` is told of each sample, and of the sessions that are open."""
+class Sampler:
+    """A thread that takes samples; `samples` has those that are kept."""
 
-    def __init__(self, master: int, board: Board, show: Callable[[Sample, int], None]) -> None:
+    def __init__(self, master: int, board: ScoreboardReader, on_sample: Callable[[Sample, int], None]) -> None:
+        """Start the thread. It calls `on_sample` with each sample and the number of open sessions.
+
+        `master` is the master's pid. Raises psutil.Error.
+        """
         self._master = psutil.Process(master)
         self._board = board
-        self._show = show
-        self._ended = threading.Event()
+        self._on_sample = on_sample
+        self._stopping = threading.Event()
         self._began = time.monotonic()
         self._last = (self._began, 0)
         self._skipped = 0
         self._every = 1
         self.samples: list[Sample] = []
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Sample no more."""
-        self._ended.set()
+        """Stop sampling, and wait for the thread."""
+        self._stopping.set()
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._ended.wait(_INTERVAL):
+        while not self._stopping.wait(_INTERVAL):
             with contextlib.suppress(psutil.Error):
                 self._sample()
 
@@ -90,7 +94,7 @@ class Watch:
         then, before = self._last
         rate = (messages - before) / (now - then)
         sample = Sample(now - self._began, messages, rate, memory, lag)
-        self._show(sample, sum(slot.sessions for slot in slots))
+        self._on_sample(sample, sum(slot.sessions for slot in slots))
         self._last = now, messages
         self._skipped += 1
         if self._skipped >= self._every:

@@ -1,28 +1,31 @@
-"""Asks the instruments of each worker, and the master from outside, how much memory is in use."""
+"""Asks for the memory in use: each worker through its instruments, the master from outside.
+
+The soak's side of `instruments.py`. The master runs no code of the soak, so psutil measures it.
+"""
 
 from __future__ import annotations
 
 import json
 import socket
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-_PATIENCE = 30.0  # seconds: collecting the garbage of a large process takes long
+_TIMEOUT = 30.0  # seconds: collecting the garbage of a large process takes long
 
 
-class Gauge:
-    """The instruments of one worker. Raises OSError when it is gone."""
+class Probe:
+    """A connection to the instruments of one worker."""
 
     def __init__(self, path: Path) -> None:
+        """Connect to the socket of the instruments. Raises OSError when the worker is gone."""
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(_PATIENCE)
+        self._socket.settimeout(_TIMEOUT)
         self._socket.connect(str(path))
         self._lines = self._socket.makefile("rwb")
 
     def measure(self) -> dict[str, float]:
-        """See Instruments.measure. ConnectionError."""
+        """Return what Instruments.measure returns. Raises OSError when the worker is gone or does not answer."""
         self._lines.write(b"measure\n")
         self._lines.flush()
         line = self._lines.readline()
@@ -32,13 +35,13 @@ class Gauge:
         return found
 
     def close(self) -> None:
-        """The worker's side stays ready for another."""
+        """Disconnect. The worker can be asked again through another Probe."""
         self._lines.close()
         self._socket.close()
 
 
-def of_master(pid: int) -> dict[str, Any]:
-    """What can be seen of the master: it runs no code of ours that could be asked."""
+def measure_master(pid: int) -> dict[str, float]:
+    """Return USS in octets, descriptors and threads of a process. Raises psutil.Error."""
     process = psutil.Process(pid)
     return {
         "uss": process.memory_full_info().uss,

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from gsmtp import mime
-from gsmtp.soak.mail import Bag, digest, write_bag
-from gsmtp.soak.mailbag import LARGEST, SMALLEST, mails, size_at
+from gsmtp.soak.generator import LARGEST, SMALLEST, generate, size_at
+from gsmtp.soak.mail import MailFile, digest, write_mails
 
-FEW = list(mails(7, 300, 4))
+FEW = list(generate(7, 300, 4))
 
 
 def test_the_same_seed_gives_the_same_mail() -> None:
-    assert list(mails(7, 60, 2)) == list(mails(7, 60, 2))
-    assert list(mails(7, 60, 2)) != list(mails(8, 60, 2))
+    assert list(generate(7, 60, 2)) == list(generate(7, 60, 2))
+    assert list(generate(7, 60, 2)) != list(generate(8, 60, 2))
 
 
 def test_sizes_follow_the_law() -> None:
@@ -51,11 +51,11 @@ def test_what_is_called_well_formed_has_no_defects_and_the_malformed_has() -> No
 
 
 def test_the_bag_has_mails_as_they_go_over_the_wire(tmp_path: Path) -> None:
-    entries = write_bag(tmp_path / "bag", FEW)
-    bag = Bag(tmp_path / "bag")
-    assert bag.entries == entries
+    entries = write_mails(tmp_path / "mails", FEW)
+    mails = MailFile(tmp_path / "mails")
+    assert mails.entries == entries
     for at, mail in enumerate(FEW):
-        wire = bytes(bag.wire(at))
+        wire = bytes(mails.wire_form(at))
         assert wire.endswith(b"\r\n.\r\n") and b"\r\n.\r\n" not in wire[:-3]
         content = (b"\r\n" + wire[:-3]).replace(b"\r\n..", b"\r\n.")[2:]
         assert content == mail.content

@@ -1,0 +1,217 @@
+"""Runs the hooks of one session, each with a deadline.
+
+A plain hook runs in the session's greenlet. A hook that reads its message while it arrives (`on_data`) runs in a
+greenlet of its own, a `HookTask`; the session's greenlet waits for it and reads from the client by turns, so that only
+one of the two is ever at work.
+
+When a deadline passes, DeadlineExceeded is thrown into the hook, which may be anywhere in its own code. A hook that
+catches it gets it again, `_REMINDERS` times; then its client is sent 421 and the connection is closed, while the hook
+goes on. The runner must not know commands, replies other than that one, or what the hooks decide. It is weak where a
+hook never waits: the event loop stands still then, and no deadline passes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import gevent
+from greenlet import GreenletExit
+
+from gsmtp.net.errors import ConnectionLost, DeadlineExceeded
+from gsmtp.net.timer import NEVER
+from gsmtp.net.transport import Transport
+from gsmtp.protocol.server.session import ServerSession
+from gsmtp.reply import Disconnect, Reply, ReplyError
+from gsmtp.server.failures import masked
+from gsmtp.server.listener import ListenerContext
+from gsmtp.server.stream import ContentStream, StreamLost
+
+logger = logging.getLogger("gsmtp.server")
+
+Hook = Callable[..., Any]
+Answer = Reply | str | None
+
+_REMIND_INTERVAL, _REMINDERS = 1.0, 5
+_STUCK = Reply(421, "4.3.0", "Service not available")
+# A shorter secret may be part of any word, and is not looked for in the text of a reply.
+_SECRET_LENGTH = 4
+
+
+class CheckResult:
+    """What a check_ or get_ hook says: its value, or the refusal that it raised; `close` is true for Disconnect."""
+
+    __slots__ = ("close", "refusal", "value")
+
+    def __init__(self, value: Any, refusal: Reply | None = None, close: bool = False) -> None:
+        self.value = value
+        self.refusal = refusal
+        self.close = close
+
+
+class HookRunner:
+    """`transport` is the one in use: the connection replaces it when TLS starts. `deadline` is for the timer."""
+
+    __slots__ = (
+        "_abandoned",
+        "_context",
+        "_greenlet",
+        "_protocol",
+        "_reminders",
+        "_session_id",
+        "deadline",
+        "transport",
+    )
+
+    def __init__(
+        self, context: ListenerContext, session_id: str, protocol: ServerSession, transport: Transport | None
+    ) -> None:
+        """`transport` may be None where there is no connection to close."""
+        self._context = context
+        self._session_id = session_id
+        self._protocol = protocol
+        self.transport = transport
+        self._greenlet: Any = None
+        self._reminders = 0
+        self._abandoned = False
+        self.deadline = NEVER
+
+    def run(self, hook: Hook, timeout: float, *arguments: Any, secret: str = "") -> tuple[Answer, bool]:
+        """Call a hook that decides. Return its refusal, its text, or None for yes; and whether to end the session.
+
+        A failure is logged and becomes a reply (see gsmtp.server.hooks); `secret` is kept out of that log line.
+        Raises ConnectionLost when the hook was abandoned or its stream has broken off, GreenletExit when the greenlet
+        was killed.
+        """
+        self.begin(gevent.getcurrent(), timeout)
+        try:
+            said = hook(*arguments)
+            if said is None or said.__class__ is str:
+                return said, False
+            raise TypeError(f"{hook.__name__} returned {said!r:.200}, where None or a str is wanted")
+        except ReplyError as refusal:
+            return refusal.reply, isinstance(refusal, Disconnect)
+        except (GreenletExit, StreamLost):
+            raise
+        except BaseException as error:
+            hooks = self._context.hooks
+            return hooks.failure(hook.__name__, self._session_id, error, *arguments, secret=secret), False
+        finally:
+            self.end()
+
+    def check(self, hook: Hook, timeout: float, *arguments: Any, secret: str = "") -> CheckResult:
+        """Call a check_ or get_ hook. A failure is a refusal (454 4.7.0); `secret` is kept out of its log line.
+
+        Raises as `run` does.
+        """
+        self.begin(gevent.getcurrent(), timeout)
+        try:
+            return CheckResult(hook(*arguments))
+        except ReplyError as refusal:
+            reply = refusal.reply
+            # The reply is logged too.
+            if len(secret) >= _SECRET_LENGTH and (text := masked(reply.text, secret)) != reply.text:
+                reply = Reply(reply.code, reply.enhanced, text)
+            return CheckResult(None, reply, isinstance(refusal, Disconnect))
+        except GreenletExit:
+            raise
+        except BaseException as error:
+            # What get_password has fetched is a secret that is not known here.
+            withhold = hook.__name__ == "get_password"
+            hooks, session_id = self._context.hooks, self._session_id
+            reply = hooks.failure(hook.__name__, session_id, error, *arguments[:1], secret=secret, withhold=withhold)
+            return CheckResult(None, reply)
+        finally:
+            self.end()
+
+    def notify(self, hook: Hook, *arguments: Any) -> None:
+        """Call a hook that decides nothing. A failure is logged. Raises GreenletExit only."""
+        self.begin(gevent.getcurrent(), self._context.timeouts.hook_timeout)
+        try:
+            self._context.hooks.notify(hook, self._session_id, *arguments)
+        finally:
+            self._context.hook_timer.watched.discard(self)
+
+    def begin(self, greenlet: Any, timeout: float) -> None:
+        """The hook in `greenlet` is at work from now on, and has `timeout` seconds."""
+        self._greenlet = greenlet
+        self._reminders = 0
+        self.deadline = monotonic() + timeout
+        self._context.hook_timer.watched.add(self)
+
+    def end(self) -> None:
+        """The hook is not at work any more. Raises ConnectionLost when it was abandoned."""
+        self._context.hook_timer.watched.discard(self)
+        if self._abandoned:
+            raise ConnectionLost("abandoned")
+
+    def expire(self) -> None:
+        """The deadline has passed; called by the timer in the hub."""
+        self._reminders += 1
+        if self._reminders > _REMINDERS:
+            self.deadline = NEVER
+            gevent.spawn(self._abandon)
+        else:
+            self.deadline = monotonic() + _REMIND_INTERVAL
+            self._greenlet.throw(DeadlineExceeded())
+
+    def _abandon(self) -> None:
+        """Send the client away although the hook does not end; its greenlet finds the transport closed."""
+        logger.error("hook ignores its deadline, client let go", extra={"fields": {"session": self._session_id}})
+        self._abandoned = True
+        transport = self.transport
+        if transport is None:
+            return
+        try:
+            transport.write_some(self._protocol.data_to_send() + _STUCK.encode())
+            transport.finish_writing()
+        except ConnectionLost:
+            pass
+        transport.close()
+
+
+class HookTask:
+    """An `on_data` hook in a greenlet of its own. `ended`: whether it has returned, however that was.
+
+    `result` is then what HookRunner.run returned, or None when that raised.
+    """
+
+    __slots__ = ("_greenlet", "_runner", "_started", "_timeout", "ended", "result", "stream")
+
+    def __init__(self, runner: HookRunner, hook: Hook, timeout: float, envelope: Any, stream: ContentStream) -> None:
+        """Start the hook; `wait` lets it work."""
+        self._runner = runner
+        self.stream = stream
+        self._timeout = timeout
+        self._started = self.ended = False
+        self.result: tuple[Answer, bool] | None = None
+        self._greenlet: Any = gevent.spawn(self._run, hook, envelope)
+
+    def _run(self, hook: Hook, envelope: Any) -> None:
+        # Its deadline begins here, since nothing can be thrown into a greenlet that has not started.
+        self._started = True
+        try:
+            self.result = self._runner.run(hook, self._timeout, envelope, self.stream)
+        except (ConnectionLost, GreenletExit):
+            pass
+        finally:
+            self.ended = True
+            self.stream.paused.set()
+
+    def wait(self) -> None:
+        """Wait until the hook asks its stream for more, or has ended. The hook has its whole timeout for that.
+
+        Raises ConnectionLost when the hook was abandoned.
+        """
+        if self._started:
+            self._runner.begin(self._greenlet, self._timeout)
+        try:
+            self.stream.paused.wait()
+        finally:
+            self._runner.end()
+
+    def kill(self) -> None:
+        """End the hook wherever it is; does not wait for its end."""
+        self._greenlet.kill(block=False)

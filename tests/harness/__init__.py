@@ -6,6 +6,7 @@ client       The tests' SMTP client. No other file of the tests writes SMTP by h
 config       Starts a master that has a settings file, for several listeners.
 master       Starts gsmtp-master, reads its log, ends it and finds what is left of it.
 messages     Reads what the handlers of the tests have stored.
+tables       Makes tables of limits in one process.
 replies      Finds the replies that stand in gsmtp's source.
 soak         Soaks that last seconds.
 postfix, dovecot

@@ -46,14 +46,14 @@ def test_parse_addresses(text: str, expected: list[Address | Group]) -> None:
 
 
 def test_addresses_are_written_so_that_they_parse_again() -> None:
-    items = [
+    items: list[Address | Group] = [
         Address("Doe, John", "j@example.com"),
         Address("", "a@example.com"),
         Address('q"\\', '"a b"@example.com'),
         Group("A.B", (Address("J. D.", "x@example.com"),)),
         Group("none", ()),
     ]
-    alike = [Address("=?utf-8?q?x?= y", "a@example.com"), Group("=?a?b?c?=", ())]
+    alike: list[Address | Group] = [Address("=?utf-8?q?x?= y", "a@example.com"), Group("=?a?b?c?=", ())]
     assert mime.parse_addresses(mime.format_addresses(alike)) == alike
     text = mime.format_addresses(items)
     assert mime.parse_addresses(text) == items

@@ -225,7 +225,7 @@ def test_ttin_and_ttou(start: Start) -> None:
 
 def test_term_to_a_worker_drains_it_alone(start: Start) -> None:
     """Its session may finish, its successor is there meanwhile, and nobody hears a farewell."""
-    server = start(plan(workers=1, argument={"grace": 2.0})).until_ready()
+    server = start(plan(workers=1, argument={"grace": 15.0})).until_ready()
     with server.connect() as client:
         os.kill(client.pid, signal.SIGTERM)
         wait_for(lambda: server.log.count(" ready after") == 2)

@@ -9,10 +9,9 @@ import os
 import re
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
-from gsmtp.declare import SettingsError, setting
+from gsmtp.declare import SettingsError, Table, setting
 
 # The room for a path in sockaddr_un, less the NUL at its end.
 _UNIX_PATH = 107
@@ -26,8 +25,7 @@ def _check_mode(text: str) -> None:
         raise SettingsError(f"mode must be octal digits such as 0660, not {text!r}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class BindSettings:
+class BindSettings(Table):
     """The listening socket."""
 
     bind: str = setting(

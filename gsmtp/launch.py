@@ -17,7 +17,7 @@ from gsmtp_workers.sharedtable import table_size
 
 from gsmtp import counters, logs
 from gsmtp.binds import parse_bind
-from gsmtp.declare import SettingsError, pick
+from gsmtp.declare import SettingsError
 from gsmtp.settings import ListenerSettings, ProcessSettings, Settings, to_json
 
 _FACTORY = "gsmtp.server.service:create"
@@ -46,7 +46,7 @@ def check(settings: Settings) -> bool:
 
 def make_plan(settings: Settings) -> Plan:
     """Return what the master is to do. Raises PlanError, SettingsError."""
-    processes = vars(pick(ProcessSettings, settings))
+    processes = dict(vars(ProcessSettings.pick(settings)))
     workers = processes.pop("workers")
     role = Role(_FACTORY, to_json(settings), tuple(_listener(each) for each in settings.listen))
     if workers:  # the role's default is one for each core

@@ -14,17 +14,15 @@ import select
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, TextIO
 
-from gsmtp.declare import setting
+from gsmtp.declare import Table, setting
 
 Format = Literal["text", "json"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class LogSettings:
+class LogSettings(Table):
     """Where log lines go, their format, and the least level."""
 
     log_file: str = setting("-", "a file to append to, given to `user`; - for standard error")

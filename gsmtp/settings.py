@@ -1,7 +1,7 @@
 """The tables of a server and of its listeners, composed of what each room declares.
 
 `Settings` and `ListenerSettings` have the fields that a TOML file and the command line give values for. Their bases
-declare them, each beside the code that reads it; a room gets its part by `gsmtp.declare.pick`. A listener's setting
+declare them, each beside the code that reads it; a room gets its part by `pick`. A listener's setting
 outside a [[listen]] table counts for all listeners. Only values are looked at here; nothing is bound, imported or
 opened.
 """
@@ -14,12 +14,11 @@ import re
 import secrets
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 from gsmtp import values
 from gsmtp.binds import BindSettings, parse_bind
-from gsmtp.declare import SettingsError, check_values, default, setting, shown
+from gsmtp.declare import SettingsError, Table, default, setting, shown
 from gsmtp.logs import LogSettings
 from gsmtp.net.tls_settings import TlsSettings
 from gsmtp.protocol.server.options import Options, ProtocolSettings, is_domain
@@ -30,8 +29,7 @@ __all__ = ["ListenerSettings", "ProcessSettings", "Settings", "SettingsError"]
 _CLASS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
-# A dataclass has the fields of its last base first, so the bases stand in the reverse order of the documentation.
-@dataclass(frozen=True, kw_only=True)
+# A table has the fields of its last base first, so the bases stand in the reverse order of the documentation.
 class ListenerSettings(Timeouts, RateLimits, AdmissionSettings, TlsSettings, ProtocolSettings, BindSettings):
     """One listener and its sessions."""
 
@@ -39,7 +37,7 @@ class ListenerSettings(Timeouts, RateLimits, AdmissionSettings, TlsSettings, Pro
         """Raise SettingsError for what type and bounds do not tell."""
         parse_bind(self.bind)
         try:
-            check_values(self)
+            self.check_values()
             self._check_tls()
         except SettingsError as error:
             raise SettingsError(f"{self.bind}: {error}") from None
@@ -59,8 +57,7 @@ class ListenerSettings(Timeouts, RateLimits, AdmissionSettings, TlsSettings, Pro
                 raise SettingsError(f"certificates: {name!r} must be a name with [certfile, keyfile]")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProcessSettings:
+class ProcessSettings(Table):
     """The worker processes. gsmtp.launch makes the master's plan of them; the names are those of the plan."""
 
     workers: int = setting(0, "worker processes; default: one for each usable core", most=1000)
@@ -71,7 +68,6 @@ class ProcessSettings:
     drain_timeout: float = setting(660.0, "seconds from TERM until a worker ends whatever its sessions do", 1)
 
 
-@dataclass(frozen=True, kw_only=True)
 class Settings(LogSettings, SpoolSettings, ServiceSettings, ProcessSettings):
     """The whole server."""
 
@@ -158,9 +154,8 @@ def with_defaults(settings: Settings) -> Settings:
     directory.
     """
     name = socket.gethostname() or "localhost"
-    return dataclasses.replace(
-        settings,
-        listen=[dataclasses.replace(each, hostname=each.hostname or name) for each in settings.listen],
+    return settings.replace(
+        listen=[each.replace(hostname=each.hostname or name) for each in settings.listen],
         log_file=settings.log_file if settings.log_file == "-" else os.path.abspath(settings.log_file),
         auth_secret=settings.auth_secret or _machine_secret(),
     )

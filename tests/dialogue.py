@@ -195,8 +195,8 @@ class Facts:
 TIMER: DeadlineTimer[HookRunner] = DeadlineTimer()
 
 
-class Stage:
-    """What conversations of one script have in common: the handler and the terms. One at a time may be held."""
+class Setup:
+    """What conversations of one script have in common: the handler and the context. One at a time may be held."""
 
     def __init__(self, script: Script) -> None:
         kind = getattr(scripted, script.handler)
@@ -218,7 +218,7 @@ class Stage:
         )
         self.implicit_tls = script.options.get("bind", "").startswith("smtps:")
         self.trusted = "xclient" in script.options
-        self.terms = ListenerContext(
+        self.context = ListenerContext(
             bind="smtp://127.0.0.1:0",
             options=options,
             asks=hooks.asks,
@@ -239,40 +239,40 @@ class Stage:
 class InMemory:
     """The protocol, the dialogue with the handler, and no network: what is not sent yet is a list of pieces."""
 
-    def __init__(self, script: Script, stage: Stage | None = None) -> None:
-        """`stage`, when the script's is made already."""
-        self._stage = stage = stage or Stage(script)
-        stage.ids = count(1)
-        self.messages = stage.messages = []
+    def __init__(self, script: Script, setup: Setup | None = None) -> None:
+        """`setup`, when the script's is made already."""
+        self._setup = setup = setup or Setup(script)
+        setup.ids = count(1)
+        self.messages = setup.messages = []
         session = Session("S1", ("192.0.2.1", 49152), ("192.0.2.2", 25), "smtp")
-        session.trusted = stage.trusted
-        terms = stage.terms
-        protocol = ServerSession(terms.options, terms.extensions, session, terms.new_id, terms.asks)
-        self.dialogue = Dispatcher(terms, session, protocol, HookRunner(terms, "S1", protocol, None))
+        session.trusted = setup.trusted
+        context = setup.context
+        protocol = ServerSession(context.options, context.extensions, session, context.new_id, context.asks)
+        self.dispatcher = Dispatcher(context, session, protocol, HookRunner(context, "S1", protocol, None))
         self._pieces: Iterator[bytes] = iter(())
         self._secured: list[bytes] = []
         self._said: list[bytes] = []
         self._steps = self._fed = 0
         self.closed = self.secure = False
-        if stage.implicit_tls:
+        if setup.implicit_tls:
             self._start_tls()
 
     def _start_tls(self) -> None:
         """What was sent in clear is gone, and the handshake done."""
         self._pieces, self._secured = iter(self._secured), []
         self.secure = True
-        self.dialogue.protocol.tls_started(self._stage.facts)
-        refusal = self.dialogue.tls_started()
+        self.dispatcher.protocol.tls_started(self._setup.facts)
+        refusal = self.dispatcher.tls_started()
         if refusal is not None:
-            self.dialogue.protocol.shut_down(refusal)
+            self.dispatcher.protocol.shut_down(refusal)
 
     def _act(self, action: Action, event: events.Event) -> None:
         # Nobody waits here, and every address may come in.
         if action is Action.START_TLS:
             self._start_tls()
         elif action is Action.FLUSH:
-            self._said.append(self.dialogue.protocol.data_to_send())
-            assert REACTIONS[type(event)](self.dialogue, event) is None
+            self._said.append(self.dispatcher.protocol.data_to_send())
+            assert REACTIONS[type(event)](self.dispatcher, event) is None
 
     def converse(self, pieces: Iterable[bytes], secured: Iterable[bytes] = ()) -> bytes:
         """Send these, and get all that the server says. An `on_data` that wants more then goes on in the next call.
@@ -281,13 +281,13 @@ class InMemory:
         """
         self._pieces = iter(pieces)
         self._secured = list(secured)
-        protocol = self.dialogue.protocol
+        protocol = self.dispatcher.protocol
         while not self.closed:
             event = protocol.next_event()
             self._steps += 1
             assert self._steps <= 4 * self._fed + 20, "it does not come to an end"
             if event is events.CLOSED:
-                self.dialogue.refuse_content()
+                self.dispatcher.refuse_content()
                 self.closed = True
             elif event is events.NEED_DATA:
                 piece = next(self._pieces, None)
@@ -296,7 +296,7 @@ class InMemory:
                 self._fed += len(piece) + 1
                 protocol.receive(piece)
             else:
-                action = REACTIONS[type(event)](self.dialogue, event)
+                action = REACTIONS[type(event)](self.dispatcher, event)
                 if action is not None:
                     self._act(action, event)
         said, self._said = b"".join([*self._said, protocol.data_to_send()]), []
@@ -304,8 +304,8 @@ class InMemory:
 
     def end(self) -> None:
         """The client is gone: free what is held."""
-        self.dialogue.lose_content("the session has ended")
-        self.dialogue.end("end of the test")
+        self.dispatcher.lose_content("the session has ended")
+        self.dispatcher.end("end of the test")
 
 
 def converse_in_memory(script: Script, bytewise: bool) -> tuple[list[str], set[str]]:
@@ -313,8 +313,8 @@ def converse_in_memory(script: Script, bytewise: bool) -> tuple[list[str], set[s
 
     What the server has said, and why AUTH has failed.
     """
-    stage = Stage(script)
-    memory = InMemory(script, stage)
+    setup = Setup(script)
+    memory = InMemory(script, setup)
     heard: list[str] = []
     secure = memory.secure
     try:
@@ -331,7 +331,7 @@ def converse_in_memory(script: Script, bytewise: bool) -> tuple[list[str], set[s
             secure = secure or exchange.tls
             assert memory.secure == secure
             memory.messages.clear()
-        return heard, stage.log.reasons
+        return heard, setup.log.reasons
     finally:
         memory.end()
 

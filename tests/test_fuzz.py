@@ -20,7 +20,7 @@ from dataclasses import replace
 from itertools import accumulate
 
 import pytest
-from dialogue import InMemory, Script, Stage, scripts
+from dialogue import InMemory, Script, Setup, scripts
 
 from gsmtp.protocol.proxy import ProxyCommand, ProxyError, ProxyFamily, ProxyHeader, ProxyReader, ProxyTls, encode
 from gsmtp.protocol.server.states import State
@@ -36,7 +36,7 @@ _TOKENS = [
 ]  # fmt: skip
 _RICH = ("auth", "bdat", "starttls", "smtps", "lmtp", "xclient", "dsn", "deliver")
 ALL = scripts()
-Input = tuple[Script, Stage, bytes, bytes]
+Input = tuple[Script, Setup, bytes, bytes]
 
 
 def sent(script: Script) -> tuple[bytes, bytes]:
@@ -73,7 +73,7 @@ class Chance(random.Random):
         # on_data draws on the connection, which is broken off here, so it has a test of its own.
         kinds = [handler or ("Plain" if each.handler == "Streaming" else each.handler) for each in ALL]
         self._all = [replace(script, handler=kind) for script, kind in zip(ALL, kinds, strict=True)]
-        self._stages = [Stage(script) for script in self._all]
+        self._setups = [Setup(script) for script in self._all]
         self._sent = [sent(script) for script in self._all]
         # The long ones take long and have little in them that the others have not; in some there is more to spoil.
         self._weights = list(
@@ -91,7 +91,7 @@ class Chance(random.Random):
             clear = self.spoilt(clear)
         if secured:
             secured = self.spoilt(secured)
-        return self._all[at], self._stages[at], clear, secured
+        return self._all[at], self._setups[at], clear, secured
 
     def spoilt(self, data: bytes) -> bytes:
         """`data` with one to six mutations, mostly few, and sometimes broken off."""
@@ -127,8 +127,8 @@ def held(given: Input, clear: list[bytes], secured: list[bytes]) -> tuple[bytes,
     """What the server says to this, what its handler takes, and where the session then is."""
     memory = InMemory(*given[:2])
     said = memory.converse(clear, secured)
-    state = memory.dialogue.protocol.state
-    where = f"{state.name}{' TLS' * memory.secure}{' AUTH' * (memory.dialogue.session.user is not None)}"
+    state = memory.dispatcher.protocol.state
+    where = f"{state.name}{' TLS' * memory.secure}{' AUTH' * (memory.dispatcher.session.user is not None)}"
     memory.end()
     return said, memory.messages, where
 
@@ -138,9 +138,9 @@ def held_by_lines(given: Input) -> tuple[bytes, list[tuple[str, str, bytes]]]:
 
     Where that is, is found out here by a count or a search of its own.
     """
-    script, stage, data, secured = given
-    memory = InMemory(script, stage)
-    protocol = memory.dialogue.protocol
+    script, setup, data, secured = given
+    memory = InMemory(script, setup)
+    protocol = memory.dispatcher.protocol
 
     def ends_at(end: int) -> bytes:
         """Send what is left of a content that ends there; beyond the data: it does not."""
@@ -189,7 +189,7 @@ def test_spoilt_dialogues(seed: int) -> None:
     stored, places = 0, Counter[str]()
     for number in range(8000):
         given = chance.input()
-        script, stage, clear, secured = given
+        script, setup, clear, secured = given
         said, messages, where = held(given, [clear], [secured])
         assert _ANSWERS.fullmatch(said), (script.name, clear, secured, said)
         assert b"secret" not in said, (script.name, clear, secured, said)
@@ -198,7 +198,7 @@ def test_spoilt_dialogues(seed: int) -> None:
             assert again == (said, messages, where), (script.name, clear, secured)
         if number % 8 == 0:
             assert held_by_lines(given) == (said, messages), (script.name, clear, secured)
-        assert not any("secret" in reason for reason in stage.log.reasons)
+        assert not any("secret" in reason for reason in setup.log.reasons)
         stored += len(messages)
         places[where] += 1
     # Mutations that leave nothing of a dialogue would show nothing.

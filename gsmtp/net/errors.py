@@ -1,4 +1,8 @@
-"""What ends a session, or a wait within it, from outside or by the peer."""
+"""The errors of connections, in both roles.
+
+All that a transport raises is a ConnectionLost. SessionEnded and DeadlineExceeded come from outside: they are thrown
+into the greenlet of a session while it waits.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,27 @@ from gsmtp.reply import Reply
 
 
 class ConnectionLost(ConnectionError):
-    """The peer is gone: a reset, a broken pipe, or the end of a socket that was to be written."""
+    """The connection can no longer be used: the peer closed or reset it, or it could not be made."""
+
+
+class ConnectionTimedOut(ConnectionLost, TimeoutError):
+    """A deadline passed while a blocking transport waited for its peer."""
+
+
+class TlsFailed(ConnectionLost):
+    """The TLS handshake failed. The text is OpenSSL's reason, such as CERTIFICATE_VERIFY_FAILED."""
 
 
 class SessionEnded(ConnectionLost):
-    """The session is to end now, with this last word."""
+    """The server ends the session. `reply` is the last reply to the client, `reason` is for the log."""
 
     def __init__(self, reply: Reply, reason: str) -> None:
         super().__init__(reason)
         self.reply = reply
 
 
-class TlsFailed(ConnectionLost):
-    """The handshake failed; the text is OpenSSL's."""
-
-
 class DeadlineExceeded(BaseException):
-    """Thrown into a session's greenlet by the sweep. Neither an Exception nor a gevent.Timeout: users catch those."""
+    """The deadline timer throws this into a session's greenlet.
+
+    It is neither an Exception nor a gevent.Timeout, because a hook may catch those.
+    """

@@ -1,24 +1,27 @@
-"""Sets of clients by address: trusted proxies, XCLIENT peers, who is exempt from limits.
+"""Sets of clients by address: trusted proxies, XCLIENT peers, clients exempt from limits.
 
-Promises: an address that came by IPv4 is matched by IPv4 networks however it is written (::ffff:192.0.2.1 is
-192.0.2.1), and what is no known address is in no set. The word "unix" stands for all clients of unix sockets. Weak:
-"::/0" has no IPv4 in it; everybody is ["0.0.0.0/0", "::/0", "unix"].
+An IPv4 address is matched by IPv4 networks however it is written: ::ffff:192.0.2.1 is 192.0.2.1. A text that is not an
+address is in no set. The word "unix" stands for all clients of unix sockets. Note that "::/0" has no IPv4 address in
+it; everybody is ["0.0.0.0/0", "::/0", "unix"].
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv6Network, ip_network
+
+from gsmtp.socket_address import parse_host
 
 UNIX = "unix"
-# Answers kept for addresses asked lately, because parsing one takes longer than all else here. 4096 take some 500 KiB.
+# Results are kept for so many addresses, because parsing one takes longer than the rest. 4096 take some 500 KiB.
 _REMEMBERED = 4096
 
 
 class Networks:
-    """`texts`: networks such as "192.0.2.0/24", single addresses, or "unix"; ValueError names what is none of them.
+    """A set of networks. `address in networks` takes a socket address, its host alone, or a unix socket's path.
 
-    `address in networks` takes a socket address, its host alone, or a unix socket's path ("" unnamed).
+    It is true if it has any network. `texts` are networks such as "192.0.2.0/24", single addresses, or "unix". Raises
+    ValueError, which quotes the text, for anything else.
     """
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
@@ -42,7 +45,7 @@ class Networks:
             self._networks[network.version].append((int(network.network_address), int(network.netmask)))
 
     def __bool__(self) -> bool:
-        """Whether anything can be in it."""
+        """Whether any address can be in the set."""
         return bool(self._texts)
 
     def __repr__(self) -> str:
@@ -65,19 +68,8 @@ class Networks:
         return answer
 
     def _match(self, host: str) -> bool:
-        address = parse(host)
+        address = parse_host(host)
         if address is None:
             return False
         number = int(address)
         return any(number & mask == network for network, mask in self._networks[address.version])
-
-
-def parse(host: str) -> IPv4Address | IPv6Address | None:
-    """The address that a host text is, IPv4 where it is mapped, without its zone; None if it is none."""
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address

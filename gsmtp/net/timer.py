@@ -1,7 +1,11 @@
-"""One timer for all the deadlines of a worker.
+"""One timer for all deadlines of a process.
 
-A timer per read would be started and stopped several times a message. Instead a connection writes down when its wait
-becomes too long, and every `INTERVAL` seconds the sweep looks at all of them. So a deadline is late by up to that.
+A timer of gevent for each read would be started and stopped several times for each message. Instead, a connection
+writes its deadline into an attribute, and every INTERVAL seconds the timer compares the deadlines of all connections
+with the clock. Setting a deadline therefore costs nothing, and it takes effect up to INTERVAL seconds late.
+
+This is for many connections on one event loop. A client with a blocking socket needs no timer: see
+gsmtp.net.socket_transport.
 """
 
 from __future__ import annotations
@@ -12,32 +16,36 @@ from typing import Any, Generic, Protocol, TypeVar
 import gevent
 
 INTERVAL = 0.25
-NEVER = float("inf")
 
 
-class Watched(Protocol):
-    """`deadline`: in seconds of time.monotonic, NEVER for none; `expire` is called in the hub and must not block."""
+class HasDeadline(Protocol):
+    """What the timer needs of a connection.
+
+    `deadline` is in seconds of time.monotonic, gsmtp.net.transport.NEVER for none. `expire` is called in gevent's hub
+    once the deadline has passed, so it must not block. Unless it sets another deadline, it is called again after
+    INTERVAL.
+    """
 
     deadline: float
 
     def expire(self) -> None: ...
 
 
-_Each = TypeVar("_Each", bound=Watched)
+_Connection = TypeVar("_Connection", bound=HasDeadline)
 
 
-class DeadlineTimer(Generic[_Each]):
-    """The connections of a worker, by their deadlines."""
+class DeadlineTimer(Generic[_Connection]):
+    """Calls `expire` of each member of `watched` whose deadline has passed. It runs until `close`."""
 
     def __init__(self) -> None:
-        self.watched: set[_Each] = set()
+        self.watched: set[_Connection] = set()
         self._timer: Any = gevent.get_hub().loop.timer(INTERVAL, INTERVAL)
         self._timer.start(self._run)
 
     def _run(self) -> None:
         now = monotonic()
-        for watched in [each for each in self.watched if each.deadline <= now]:
-            watched.expire()
+        for connection in [each for each in self.watched if each.deadline <= now]:
+            connection.expire()
 
     def close(self) -> None:
         """Stop the timer."""

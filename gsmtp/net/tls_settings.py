@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
-from gsmtp.declare import setting
+from gsmtp.declare import Table, setting
 
 
-@dataclass(frozen=True, kw_only=True)
-class TlsSettings:
+class TlsSettings(Table):
     """A listener's certificates and what its TLS accepts. Files are paths of PEM files.
 
     `certificates` has [certfile, keyfile] for the names that clients may ask for (SNI), or [certfile] if the key is in

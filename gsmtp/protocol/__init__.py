@@ -1,1 +1,4 @@
-"""SMTP without I/O: bytes in, events and bytes out. No socket, no ssl, no gevent, no clock."""
+"""SMTP without I/O: octets in, events and octets out. It uses no socket, no ssl, no gevent and no clock.
+
+Modules of this package are for both ends of a connection; `gsmtp.protocol.server` is the receiving end.
+"""

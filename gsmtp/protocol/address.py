@@ -1,7 +1,8 @@
-"""Addresses as they stand in MAIL and RCPT (RFC 5321 4.1.2, with RFC 6531 3.3).
+"""The addresses of MAIL and RCPT (RFC 5321 4.1.2, with RFC 6531 3.3).
 
-Strict by default. The lenient form is for senders that will not be mended: no angle brackets, white space after the
-colon, dots where an atom must not have them (`user.@example.net`).
+The grammar is strict by default. The lenient form takes what some senders write: no angle brackets, white space after
+the colon, dots where an atom must not have them (`user.@example.net`). This file must not know whether an address
+exists. Weak: domains are checked for form alone, and not converted by IDNA.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ MAX_LOCAL, MAX_DOMAIN, MAX_ADDRESS = 64, 255, 254
 
 
 def _or_non_ascii(ascii_characters: str) -> str:
-    """A class of these and of all characters beyond ASCII. As what is not in it, `re` compiles it in no time."""
+    """Return a class of these characters and all beyond ASCII, written as its complement, which `re` compiles fast."""
     return f"[^{re.escape(re.sub(f'[{ascii_characters}]', '', ''.join(map(chr, range(128)))))}]"
 
 
@@ -56,9 +57,10 @@ _GENERAL_LITERAL = re.compile(r"\[[A-Za-z0-9-]*[A-Za-z0-9]:[\x21-\x5a\x5e-\x7e]+
 
 
 class Mailbox(NamedTuple):
-    """An address: `address` as given without a source route, `local` unquoted, `domain` in lower case.
+    """An address.
 
-    The null reverse-path has "" in all three; a bare postmaster has the domain "". A literal keeps its brackets.
+    `address` is as it was given, without a source route; `local` is unquoted; `domain` is in lower case. The null
+    reverse-path has "" in all three, a bare postmaster has the domain "". An address literal keeps its brackets.
     """
 
     address: str
@@ -67,18 +69,18 @@ class Mailbox(NamedTuple):
 
 
 NULL = Mailbox("", "", "")
-_new_tuple = tuple.__new__  # what Mailbox(...) comes to, by a function in Python
+_new_tuple = tuple.__new__  # Mailbox(...) does the same by a function written in Python
 
 
 class AddressError(ValueError):
-    """Not an address; the text says why, in words for the client."""
+    """Raised for a text that is no address; its own text says why, in words for the client."""
 
 
 def parse_path(text: str, *, null: bool = False, lenient: bool = False) -> tuple[Mailbox, str]:
-    """The path at the start of `text`, and what follows it.
+    """Return the path at the start of `text`, and what follows it. Raises AddressError.
 
-    `null` allows the null reverse-path `<>`, and is for MAIL; without it a bare postmaster is allowed, for RCPT.
-    Raises AddressError. Characters beyond ASCII are allowed here: whether SMTPUTF8 was asked for is not known yet.
+    With `null`, for MAIL, the null reverse-path `<>` is allowed; without it, for RCPT, a bare postmaster is. Characters
+    beyond ASCII are allowed, because it is not known yet whether SMTPUTF8 was asked for.
     """
     match = (_LENIENT_PATH if lenient else _PATH).match(text)
     if match is None:

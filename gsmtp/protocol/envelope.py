@@ -1,7 +1,7 @@
-"""Who is talking (`Session`), what is being sent (`Envelope`), to whom (`Recipient`): what hooks get to see.
+"""`Session` is one connection, `Envelope` one mail transaction, `Recipient` one of its recipients. Hooks get them.
 
-The protocol makes these and a hook reads them. A hook's own data goes on `.state`, one namespace each for the life of
-the connection, the transaction and the recipient. A reset does not clean an envelope: it drops it.
+The protocol makes these and a hook reads them. A hook may keep data of its own on `.state`, a namespace that lives as
+long as the connection, the transaction or the recipient. A reset drops an envelope; the next MAIL makes another.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class TlsFacts(Protocol):
 
     @property
     def channel_bindings(self) -> Mapping[str, bytes]:
-        """Types of channel binding (RFC 5929) and their data."""
+        """The data of each type of channel binding (RFC 5929)."""
 
 
 class HostName(Protocol):
@@ -80,14 +80,14 @@ class NameLookup(Protocol):
 
 
 class _Stateful:
-    """`.state`: a namespace made when it is first asked for, because most sessions never ask."""
+    """Has `.state`, a namespace that is made when it is first used, because most sessions never use it."""
 
     __slots__ = ("_state",)
-    _state: Any  # None at first; set by each kind itself, for a call to a common constructor is not free
+    _state: Any  # None at first; each subclass sets it, because a call to a common constructor costs time
 
     @property
     def state(self) -> Any:
-        """The handler's own namespace: set and read any attribute."""
+        """The handler's own namespace, on which it may set any attribute."""
         if self._state is None:
             self._state = SimpleNamespace()
         return self._state
@@ -96,11 +96,11 @@ class _Stateful:
 class Session(_Stateful):
     """One connection, from accept to close.
 
-    `id` is unique; `peer` and `local` are socket addresses, (host, port, ...) or a path; `listener` is the name of
-    the bound address; `helo` is what the client called itself, "" before that; `esmtp` tells EHLO from HELO, `lmtp` is
-    for listeners of LMTP; `tls`, `user` and `proxy` are None until TLS, AUTH or a proxy set them. `forwarded`: what a
-    trusted peer said by XFORWARD of the client behind it, for records only. `trusted`: whether XCLIENT and XFORWARD
-    are taken from this peer.
+    `id` is unique. `peer` and `local` are socket addresses, (host, port, ...) or a path. `listener` is the name of the
+    bound address. `helo` is the name that the client gave itself, "" before that. `esmtp` is true after EHLO and LHLO,
+    and `lmtp` on listeners of LMTP. `tls`, `user` and `proxy` are None until TLS, AUTH or a proxy set them.
+    `forwarded` is what a trusted peer said by XFORWARD of the client behind it, for records only. `trusted` says
+    whether XCLIENT and XFORWARD are taken from this peer.
     """
 
     __slots__ = (
@@ -131,7 +131,7 @@ class Session(_Stateful):
 
     @property
     def protocol(self) -> str:
-        """The transmission type for trace headers (RFC 3848): SMTP, or ESMTP or LMTP with S for TLS and A for AUTH."""
+        """The transmission type for trace headers (RFC 3848): SMTP, or ESMTP or LMTP with S for TLS, A for AUTH."""
         if not self.esmtp:
             return "SMTP"
         kind = "LMTP" if self.lmtp else "ESMTP"
@@ -141,8 +141,9 @@ class Session(_Stateful):
 class Recipient(_Stateful):
     """One forward-path that was accepted, or is being decided.
 
-    `address` as the client gave it, `local` unquoted, `domain` in lower case and "" for a bare postmaster;
-    `parameters` typed by the extension that defines them.
+    `address` is as the client gave it, `local` is unquoted, `domain` is in lower case and "" for a bare postmaster.
+    `parameters` are RCPT's, typed as gsmtp.protocol.parameters does. `result` is the reply by which the handler has
+    refused this recipient, or None.
     """
 
     __slots__ = ("address", "domain", "local", "parameters", "result")
@@ -156,11 +157,11 @@ class Recipient(_Stateful):
         self.result: Reply | None = None
 
     def reject(self, code: int = 550, enhanced: str = "5.0.0", text: str = "Refused") -> None:
-        """From `on_message` or `on_rcpt`: this recipient gets no message, for good. ValueError if not 5xx."""
+        """Refuse this recipient for good, in `on_message` or `on_rcpt`. Raises ValueError unless the code is 5xx."""
         self.result = _refusal(5, code, enhanced, text)
 
     def defer(self, code: int = 451, enhanced: str = "4.3.0", text: str = "Try again later") -> None:
-        """From `on_message` or `on_rcpt`: this recipient gets no message now. ValueError if not 4xx."""
+        """Refuse this recipient for now, in `on_message` or `on_rcpt`. Raises ValueError unless the code is 4xx."""
         self.result = _refusal(4, code, enhanced, text)
 
     def __repr__(self) -> str:
@@ -174,11 +175,11 @@ def _refusal(kind: int, code: int, enhanced: str, text: str) -> Reply:
 
 
 class Envelope(_Stateful):
-    """One mail transaction: from MAIL to the end of its content.
+    """One mail transaction, from MAIL to the end of its content.
 
-    `id` is unique and names the message in logs and trace headers; `sender` is the reverse-path, "" for the null one;
-    `parameters` are MAIL's, typed: SIZE an int, BODY "7BIT", "8BITMIME" or "BINARYMIME", SMTPUTF8 True; those of the
-    optional extensions as gsmtp.protocol.parameters types them.
+    `id` is unique and names the message in logs and trace headers. `sender` is the reverse-path, "" for the null one.
+    `parameters` are MAIL's, typed as gsmtp.protocol.parameters does: SIZE is an int, BODY one of "7BIT", "8BITMIME" and
+    "BINARYMIME", SMTPUTF8 is True.
     """
 
     __slots__ = ("id", "parameters", "recipients", "sender", "sender_domain", "sender_local", "session")

@@ -1,24 +1,24 @@
-"""XCLIENT and XFORWARD (Postfix's XCLIENT_README and XFORWARD_README): what a trusted peer says of its client.
+"""XCLIENT and XFORWARD (Postfix's XCLIENT_README and XFORWARD_README), by which a trusted peer describes its client.
 
-This file turns the argument of either command into `ClientAttributes`, or an `XclientError` with the reply to give.
-It must not know who may send them nor whether a transaction is open: those are the session's to refuse, with
+This file turns the argument of either command into `ClientAttributes`, or raises `XclientError` with the reply to
+give. It must not know who may send them nor whether a transaction is open. The session refuses those cases by
 `NOT_ALLOWED` and `IN_TRANSACTION`. Weak: what a peer says is checked for form, not for truth.
 
 What XCLIENT does to a session that accepts it:
 
-- It is allowed at any time but within a transaction, even before EHLO. Whether the peer may is decided once, by the
-  address the connection has after a PROXY header and before any XCLIENT, since ADDR changes the address.
+- It is allowed at any time but within a transaction, even before EHLO. Whether the peer may send it is decided once,
+  by the address that the connection has after a PROXY header and before any XCLIENT, because ADDR changes the address.
 - The attributes override the connection's own for the rest of it. A later XCLIENT replaces those it names and keeps
   the others: `known = known.updated(new)`.
-- The session goes back to its very beginning. HELO, AUTH and what was decided at connect are forgotten; TLS stays,
-  because it cannot be switched off, so STARTTLS is not offered again. The connection is judged anew (limits, the
-  connect hook), and the answer is that decision: 220 and the greeting again, or the refusal. EHLO follows.
+- The session goes back to its beginning. HELO, AUTH and the decision at connect are forgotten. TLS stays, because it
+  cannot be switched off, so STARTTLS is not offered again. Limits and the connect hook are applied to the new client,
+  and their decision is the answer: 220 and the greeting again, or the refusal. EHLO follows.
 - LOGIN is the user name of a login elsewhere, taken as if AUTH had been done; [UNAVAILABLE] takes it back. HELO and
   PROTO are what the client said there; an EHLO that follows overrides them.
 
-XFORWARD changes records only (logs, trace fields), never access, and is answered by 250. The first one in a
-transaction's preamble starts from nothing known; those that follow add to it; all is forgotten at the end of the next
-transaction (RSET or the end of its content). ADDR [UNAVAILABLE] there means a message submitted at the peer itself.
+XFORWARD changes records only (logs, trace fields), never access, and is answered by 250. The first one before a
+transaction starts from nothing known, and those that follow add to it. All is forgotten at the end of that transaction
+(RSET or the end of its content). ADDR [UNAVAILABLE] there means a message that was submitted at the peer itself.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Literal
 
+from gsmtp.protocol.xtext import decode_xtext
 from gsmtp.reply import Reply
+from gsmtp.socket_address import host_text
 
 NOT_ALLOWED = Reply(550, "5.7.0", "Not allowed for this client")
 IN_TRANSACTION = Reply(503, "5.5.1", "Mail transaction in progress")
@@ -39,11 +41,6 @@ FORWARDED = Reply(250, "2.0.0", "Ok")
 # XFORWARD_README, note 1, and XCLIENT_README, note 1
 _VALUE_LIMIT = 255
 _PROTOCOL_LIMIT = 64
-# RFC 3461 4: xtext = *( xchar / hexchar ); xchar = "!" to "~" but "+" and "="; hexchar = "+" 2(DIGIT / "A" to "F").
-# As Postfix, take a "=" and small digits too.
-_XTEXT = re.compile(r"(?:[\x21-\x2a\x2c-\x7e]|\+[0-9A-Fa-f]{2})+")
-_HEXCHAR = re.compile(rb"\+([0-9A-Fa-f]{2})")
-_NOT_XCHAR = re.compile(rb"[^\x21-\x2a\x2c-\x3c\x3e-\x7e]")
 # What Postfix replaces before a text may stand in a message header, and what is not visible ASCII.
 _UNSAFE = re.compile(r'[^\x21-\x7e]|[<>()\\";@]')
 _HOSTNAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*")
@@ -51,7 +48,7 @@ _PORT = re.compile(r"[0-9]{1,5}")
 
 
 class Missing(Enum):
-    """Said to be not known: for good, or (a name that could not be looked up) for now."""
+    """A value that is not known: for good, or for now (a name that could not be looked up)."""
 
     UNAVAILABLE = "[UNAVAILABLE]"
     TEMPUNAVAIL = "[TEMPUNAVAIL]"
@@ -63,7 +60,7 @@ _MISSING: dict[str, Missing] = {missing.value: missing for missing in Missing}
 
 
 class XclientError(Exception):
-    """The command cannot be accepted; `reply` says why: 501 5.5.4."""
+    """Raised for an argument that cannot be accepted; `reply`, 501 5.5.4, says why."""
 
     def __init__(self, text: str) -> None:
         self.reply = Reply(501, "5.5.4", text)
@@ -72,11 +69,12 @@ class XclientError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ClientAttributes:
-    """What one command, or all so far, have said. None: nothing; `UNAVAILABLE`: that it is not known.
+    """The attributes that one command, or all so far, have given.
 
-    `address` is an IPv4 or IPv6 address as text, without brackets, or with XFORWARD any other word; `proto` is SMTP
-    or ESMTP with XCLIENT, with XFORWARD any word; `ident` is the message's id at the peer, `source` LOCAL or REMOTE.
-    Of texts that may stand in trace fields, what is unsafe there has become "?".
+    None means that an attribute was not given, `UNAVAILABLE` that the peer does not know it. `address` is an IPv4 or
+    IPv6 address as text, without brackets, or with XFORWARD any other word. `proto` is SMTP or ESMTP with XCLIENT, and
+    with XFORWARD any word. `ident` is the message's id at the peer, `source` is LOCAL or REMOTE. In texts for trace
+    fields, characters that are unsafe there have become "?".
     """
 
     name: str | Missing | None = None
@@ -91,7 +89,7 @@ class ClientAttributes:
     source: Literal["LOCAL", "REMOTE"] | Unavailable | None = None
 
     def updated(self, later: ClientAttributes) -> ClientAttributes:
-        """These with what `later` says in place of what they said of that."""
+        """Return these attributes, replaced by those that `later` has."""
         values = {item.name: getattr(later, item.name) for item in fields(later)}
         return replace(self, **{name: value for name, value in values.items() if value is not None})
 
@@ -108,8 +106,7 @@ def _ip(value: str) -> str:
     address = IPv6Address(value[5:])
     if address.scope_id is not None:
         raise ValueError
-    # As accept() writes it, which Python before 3.13 does not.
-    return str(address) if address.ipv4_mapped is None else f"::ffff:{address.ipv4_mapped}"
+    return host_text(address)
 
 
 def _any_address(value: str) -> str:
@@ -153,7 +150,7 @@ def _source(value: str) -> str:
     return value.upper()
 
 
-# For each attribute: the field, what reads its value (ValueError: bad), and what may stand in place of one.
+# For each attribute: the field, a function that reads its value and raises ValueError, and words that may replace one.
 _Attribute = tuple[str, Callable[[str], Any], frozenset[Missing]]
 _GIVEN: frozenset[Missing] = frozenset()
 _KNOWN_OR_NOT = frozenset({UNAVAILABLE})
@@ -182,27 +179,13 @@ XFORWARD_ATTRIBUTES = " ".join(_XFORWARD)
 
 
 def parse_xclient(argument: str) -> ClientAttributes:
-    """The argument of XCLIENT, what follows the verb and a space. Raises XclientError."""
+    """Return the attributes in XCLIENT's argument, which follows the verb and a space. Raises XclientError."""
     return _parse("XCLIENT", argument, _XCLIENT)
 
 
 def parse_xforward(argument: str) -> ClientAttributes:
-    """The argument of XFORWARD. Raises XclientError."""
+    """Return the attributes in XFORWARD's argument. Raises XclientError."""
     return _parse("XFORWARD", argument, _XFORWARD)
-
-
-def decode_xtext(text: str) -> str:
-    """The text that `text` is the xtext of. ValueError when it is none, or not of UTF-8."""
-    if not _XTEXT.fullmatch(text):
-        raise ValueError(f"not xtext: {text!r}")
-    if "+" not in text:
-        return text
-    return _HEXCHAR.sub(lambda match: bytes([int(match[1], 16)]), text.encode("ascii")).decode()
-
-
-def encode_xtext(text: str) -> str:
-    """`text` as xtext, for a client."""
-    return _NOT_XCHAR.sub(lambda match: b"+%02X" % match[0][0], text.encode()).decode("ascii")
 
 
 # xclient-command = XCLIENT 1*( SP attribute-name"="attribute-value )
@@ -229,7 +212,7 @@ def _parse(verb: str, argument: str, attributes: dict[str, _Attribute]) -> Clien
 
 
 def _value(text: str, read: Callable[[str], Any], missing: frozenset[Missing]) -> Any:
-    decoded = decode_xtext(text)
+    decoded = decode_xtext(text, utf8=True, lenient=True)
     if not 0 < len(decoded) <= _VALUE_LIMIT:
         raise ValueError
     word = _MISSING.get(decoded.upper())

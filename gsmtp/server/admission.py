@@ -1,7 +1,7 @@
-"""What comes before the banner, where a listener asks for it: the PROXY header, the client's limits and name, silence.
+"""What a listener may do before the banner: read a PROXY header, count the client's connection, look its name up, wait.
 
-A client speaks after the banner (RFC 5321 4.3.1). One that talks earlier is a program that throws its text at any
-port; `greet_delay` gives it the time to show that.
+A client must wait for the banner (RFC 5321 4.3.1). A client that talks earlier is a program that sends its text to any
+port; `greet_delay` is the time in which it shows that.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ EARLY_TALKER = Reply(554, "5.5.0", "You talk before the greeting")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """What one listener wants of a connection.
+    """How one listener admits a connection.
 
-    `proxies` are the peers that send a PROXY header, and must. `xclients` are those whose XCLIENT and XFORWARD are
-    believed.
+    `proxies`: the peers that must send a PROXY header; `xclients`: the peers whose XCLIENT and XFORWARD are believed.
     """
 
     settings: AdmissionSettings
@@ -42,7 +41,10 @@ class Admission:
         return bool(self.proxies or self.xclients or self.limits or self.names or self.settings.greet_delay)
 
     def admit(self, session: Session) -> tuple[ClientLimits | None, Reply | None]:
-        """The client of this address begins, after a PROXY header or XCLIENT: its limits, and a refusal or None."""
+        """Begin with the client of the session's address. Call it again when XCLIENT has changed that.
+
+        Return the client's limits or None, and a refusal or None. The lookup of its name begins, too.
+        """
         if self.names is not None:
             session.lookup = self.names.start(session.peer)
         if self.limits is None:
@@ -52,10 +54,10 @@ class Admission:
 
 
 def read_proxy_header(session: Session, read_for: Callable[[float], bytes | None], timeout: float) -> bytes:
-    """Take a PROXY header and give `session` the addresses in it; the octets that came behind it.
+    """Read a PROXY header and give `session` the addresses in it. Return the octets that came after it.
 
-    `read_for` reads for so many seconds: b"" at the end, None for silence. Raises ConnectionLost when there is no such
-    header: who is not a client has no use for a reply.
+    `read_for` reads for so many seconds, and returns b"" at the end and None when nothing came. Raises ConnectionLost
+    when the header is missing or wrong: a peer that is no proxy of ours gets no reply.
     """
     reader, until, header = ProxyReader(), monotonic() + timeout, None
     while header is None:

@@ -16,8 +16,8 @@ import gevent
 from greenlet import GreenletExit
 
 from gsmtp.net.errors import ConnectionLost, DeadlineExceeded, SessionEnded
-from gsmtp.net.timer import NEVER
-from gsmtp.net.transport import PlainTransport, Transport
+from gsmtp.net.gevent_transport import PlainTransport
+from gsmtp.net.transport import NEVER, Transport
 from gsmtp.protocol.envelope import Session
 from gsmtp.protocol.server import events
 from gsmtp.protocol.server.session import ServerSession
@@ -26,9 +26,9 @@ from gsmtp.reply import Reply
 from gsmtp.server.admission import EARLY_TALKER, Admission, read_proxy_header
 from gsmtp.server.dispatcher import REACTIONS, Action, Dispatcher
 from gsmtp.server.listener import ListenerContext
-from gsmtp.server.received import address_literal
 from gsmtp.server.runner import HookRunner
 from gsmtp.server.timeouts import Deadlines
+from gsmtp.socket_address import log_text
 
 logger = logging.getLogger("gsmtp.server")
 
@@ -87,7 +87,7 @@ class Connection:
         session = dispatcher.session
         began = monotonic()
         if log.enabled:
-            log.event("connect", session=session.id, peer=shown(session.peer), listener=self._context.bind)
+            log.event("connect", session=session.id, peer=log_text(session.peer), listener=self._context.bind)
         reason = "killed"
         try:
             try:
@@ -232,7 +232,7 @@ class Connection:
     def _log_peer(self, name: str) -> None:
         log, session = self._context.log, self._dispatcher.session
         if log.enabled:
-            log.event(name, session=session.id, peer=shown(session.peer))
+            log.event(name, session=session.id, peer=log_text(session.peer))
 
     def _read_for(self, seconds: float) -> bytes | None:
         """Return what comes within this time, b"" at the end, None for nothing. Raises ConnectionLost, SessionEnded."""
@@ -347,10 +347,3 @@ class Connection:
             self._greenlet.throw(ConnectionLost("stop"))  # no reply can be sent in the midst of a handshake
         elif self._waiting in (_READ, _WRITE, Waiting.PAUSE):
             self._greenlet.throw(SessionEnded(_SHUTTING_DOWN, "stop"))
-
-
-def shown(peer: object) -> str:
-    """Return a socket address as text for logs."""
-    if isinstance(peer, tuple) and len(peer) > 1:
-        return f"{address_literal(peer)}:{peer[1]}"
-    return "unix"

@@ -1,6 +1,6 @@
-"""Calls the handler's hooks: which exist is found out once, and every failure becomes a reply here.
+"""The hooks of one handler object: which exist is found out once, and a failure of one becomes a reply here.
 
-The exception table:
+What a hook raises, and the reply that its client gets:
 
     raised                                  the client gets
     Reject, Defer, Disconnect               the reply it carries
@@ -8,7 +8,8 @@ The exception table:
     the deadline                            451 4.3.0 with a reference (421 at connect)
     anything else, also a wrong return      451 4.3.0 with a reference (421 at connect)
 
-The reference stands beside the traceback in the log; the exception's text never reaches the client.
+The log has the reference beside the traceback; the exception's text is never sent to the client. The calls themselves,
+with their deadlines, are in gsmtp/server/runner.py.
 """
 
 from __future__ import annotations
@@ -30,20 +31,23 @@ from gsmtp.server.failures import formatted
 logger = logging.getLogger("gsmtp.handler")
 
 HOOKS = tuple(name for name in vars(Handler) if name.startswith(("on_", "check_", "get_")))
-# A method so named that is no hook is taken for a misspelt one: it would never be called.
+# A method with such a name that is no hook is taken for a misspelt one: it would never be called.
 _PREFIXES = ("on_", "check_password", "check_token", "check_cert", "get_password")
-# What the protocol has to ask about when the hook is there.
+# The events that the protocol hands out only when there is a hook for them.
 _ASKED = ("connect", "helo", "ehlo", "mail", "rcpt", "vrfy", "command")
 _NOT_PLAIN = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class HandlerError(Exception):
-    """The handler class cannot be used; the message is one line for its author."""
+    """The handler class cannot be used. The message is one line for its author."""
 
 
 class Hooks:
-    """The hooks of one handler object: each attribute is the bound method, or None where it is not overridden."""
+    """Each attribute is the bound method of a hook, or None where the hook is not overridden.
+
+    `auth` has the names of the check_ and get_ hooks that exist; `asks` the events that the protocol has to hand out.
+    """
 
     def __init__(self, handler: Any, new_id: Callable[[], str]) -> None:
         """Raises HandlerError for a hook that does not exist, takes the wrong arguments, or would lose mail."""
@@ -72,7 +76,6 @@ class Hooks:
             raise HandlerError(f"{kind.__name__} has {fault}")
         self.check_password, self.get_password = found["check_password"], found["get_password"]
         self.check_token, self.check_certificate = found["check_token"], found["check_certificate"]
-        # What mechanisms of AUTH can ask of this handler.
         self.auth = frozenset(name for name in HOOKS if not name.startswith("on_") and found[name] is not None)
         self.asks = frozenset(name for name in _ASKED if found[f"on_{name}"] is not None)
 
@@ -105,9 +108,11 @@ class Hooks:
         secret: str = "",
         withhold: bool = False,
     ) -> Reply:
-        """Log `error` with a reference, tell on_error, and make the reply.
+        """Log `error` with a reference, call on_error, and return the reply.
 
-        `secret` is kept out of the log; with `withhold` all that exceptions say is, and only their types are told.
+        `name` is the hook's, or another word for what has failed; `arguments` are the hook's, of which the first is or
+        has the session. `secret` is kept out of the log; with `withhold` the log has the types of the exceptions and
+        none of their texts. Raises GreenletExit when the greenlet is killed meanwhile.
         """
         reference = self._new_id()
         late = isinstance(error, DeadlineExceeded)
@@ -134,7 +139,7 @@ class Hooks:
         secret: str = "",
         withhold: bool = False,
     ) -> None:
-        """Call a hook whose word decides nothing; a failure is logged, as by `failure`."""
+        """Call a hook that decides nothing. A failure is logged as by `failure`. Raises GreenletExit only."""
         try:
             hook(*arguments)
         except GreenletExit:

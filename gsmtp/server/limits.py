@@ -15,10 +15,11 @@ from __future__ import annotations
 from ipaddress import ip_network
 from typing import Protocol
 
-from gsmtp.net.networks import Networks, parse
+from gsmtp.net.networks import Networks
 from gsmtp.protocol.envelope import Address
 from gsmtp.reply import Reply
 from gsmtp.server.settings import RateLimits
+from gsmtp.socket_address import parse_host
 
 TOO_MANY_SESSIONS = Reply(421, "4.7.0", "Too many connections from your address at a time")
 TOO_MANY_CONNECTIONS = Reply(421, "4.7.0", "Too many connections from your address, try again later")
@@ -78,7 +79,7 @@ class Limits:
         return key
 
     def _make_key(self, host: str) -> str:
-        address = parse(host)
+        address = parse_host(host)
         if address is None:
             return ""
         prefix = self.settings.limit_ipv6_prefix

@@ -7,14 +7,13 @@ connections use: options, extensions, networks, limits, certificates.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gsmtp_workers.plan import BootError
 
 from gsmtp.binds import parse_bind
 from gsmtp.counters import Counters
-from gsmtp.declare import pick
 from gsmtp.net.networks import Networks
 from gsmtp.net.timer import DeadlineTimer
 from gsmtp.net.tls import TlsContext
@@ -119,8 +118,8 @@ def make_context(worker: WorkerContext, settings: ListenerSettings) -> ListenerC
         options=options,
         asks=asks,
         extensions=extensions,
-        timeouts=pick(Timeouts, settings),
-        spool=pick(SpoolSettings, worker.settings),
+        timeouts=Timeouts.pick(settings),
+        spool=SpoolSettings.pick(worker.settings),
         hooks=hooks,
         log=worker.log,
         counters=worker.counters,
@@ -134,13 +133,13 @@ def make_context(worker: WorkerContext, settings: ListenerSettings) -> ListenerC
 
 def _admission(worker: WorkerContext, settings: ListenerSettings, options: Options) -> Admission:
     """Raises ValueError for a text that is no network."""
-    declared = pick(RateLimits, settings)
+    declared = RateLimits.pick(settings)
     if options.auth == "never":
         # Where nobody can log in, nobody's failures have to be counted.
-        declared = replace(declared, limit_auth_failures=0)
+        declared = declared.replace(limit_auth_failures=0)
     limits = Limits(worker.limit_store, declared)
     return Admission(
-        settings=pick(AdmissionSettings, settings),
+        settings=AdmissionSettings.pick(settings),
         proxies=Networks(settings.proxy_protocol),
         xclients=Networks(settings.xclient),
         limits=limits if declared.limited else None,
@@ -151,6 +150,6 @@ def _admission(worker: WorkerContext, settings: ListenerSettings, options: Optio
 def _tls(worker: WorkerContext, settings: ListenerSettings) -> TlsContext:
     """Raises BootError."""
     try:
-        return TlsContext(pick(TlsSettings, settings), worker.located)
+        return TlsContext(TlsSettings.pick(settings), worker.located)
     except ValueError as error:
         raise BootError(f"{settings.bind}: the certificate cannot be used: {error}") from None

@@ -16,8 +16,8 @@ from gsmtp_workers.load import load
 from gsmtp_workers.plan import BootError
 
 from gsmtp.handler import Worker
-from gsmtp.protocol.parameters import ParameterError, Parser
-from gsmtp.protocol.server.extensions import Extension
+from gsmtp.protocol.parameters import ParameterError
+from gsmtp.protocol.server.extensions import Extension, Parser
 from gsmtp.protocol.server.options import Options
 from gsmtp.server.hooks import HandlerError, Hooks
 

@@ -1,4 +1,4 @@
-"""A whole message as a hook sees it: trace, prepended header fields, and the content in its spool."""
+"""A whole message as `on_message` gets it: prepended header fields, the Received field, and the content in a spool."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from gsmtp.storage import copy_file, sync_directory, write_all
 _FIELD_NAME = re.compile(r"[\x21-\x39\x3b-\x7e]+")
 _NOT_FIELD_VALUE = re.compile(r"[\r\n\0]")
 _COPY = 1 << 20
-# Enough for any sane header section; a larger one is cut for `headers`, never for the message.
+# A larger header section is cut off for `headers`, never for the message.
 _MAX_HEADERS = 1 << 20
 
 
 class SpooledMessage:
-    """See gsmtp.handler.Message. `spool` holds the content and belongs to the connection."""
+    """See gsmtp.handler.Message. `spool` has the content, and is closed when the hook has returned."""
 
     def __init__(self, envelope: Envelope, spool: Spool, hostname: str) -> None:
         self.id = envelope.id
@@ -43,7 +43,7 @@ class SpooledMessage:
 
     @property
     def trace(self) -> bytes:
-        """What stands before the content: prepended fields, then the Received field."""
+        """The header lines before the content: the prepended fields, then the Received field."""
         if self._trace is None:
             self._trace = received(self._envelope, self._hostname)
         return self._prepended + self._trace
@@ -54,7 +54,7 @@ class SpooledMessage:
         return self.spool.bytes()
 
     def open(self) -> IO[bytes]:
-        """A new reader over trace and content."""
+        """Return a new reader of trace and content. Raises ValueError once the spool is closed."""
         return cast(IO[bytes], io.BufferedReader(JoinedReader(self.trace, self.spool.open()), _COPY))
 
     @property
@@ -69,20 +69,20 @@ class SpooledMessage:
 
     @property
     def mime(self) -> mime.Message:
-        """The whole, decoded piece by piece as it is asked for."""
+        """The whole message, decoded piece by piece as it is asked for."""
         if self._mime is None:
             self._mime = mime.decode(self.bytes())
         return self._mime
 
     @property
     def email(self) -> EmailMessage:
-        """The whole as the standard library's EmailMessage; parsed when first asked for."""
+        """The whole message as the standard library's EmailMessage, parsed when first asked for."""
         if self._email is None:
             self._email = email.message_from_bytes(self.bytes(), policy=email.policy.default)
         return self._email
 
     def prepend(self, name: str, value: str) -> None:
-        """Put a header field before all others. ValueError for a name or value that is none."""
+        """Put a header field before all others. Raises ValueError for a wrong name, or CR, LF or NUL in the value."""
         if not _FIELD_NAME.fullmatch(name):
             raise ValueError(f"not a header field name: {name!r}")
         if _NOT_FIELD_VALUE.search(value):
@@ -91,13 +91,13 @@ class SpooledMessage:
         self._headers = self._mime = self._email = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it to a new file, and sync that and its directory. FileExistsError, OSError.
+        """Write the message to a new file, and sync the file and its directory. Raises FileExistsError, OSError.
 
-        Threads do that, so that other sessions go on. Who is interrupted meanwhile, as by a hook's deadline, leaves no
-        file: what is not answered comes again.
+        A thread does that, so that other sessions go on. When the hook is interrupted meanwhile, as by its deadline,
+        the file is removed: the client was not told that its message is stored, and sends it again.
         """
         file = self.spool.fileno()
-        # Of its own: the spool may be closed before the thread is done.
+        # A descriptor of its own, because the spool may be closed before the thread is done.
         saving = _Saving(os.fspath(path), self.trace, self.spool.bytes() if file is None else os.dup(file))
         task = file_threads().spawn(saving.run)
         try:
@@ -109,12 +109,12 @@ class SpooledMessage:
             raise error
 
     def bytes(self) -> bytes:
-        """Trace and content in one."""
+        """Return trace and content in one. Raises ValueError once the spool is closed."""
         return self.trace + self.spool.bytes()
 
 
 class _Saving:
-    """A file on its way, in a thread. `content`: octets, or the descriptor of a file, which is closed here."""
+    """The writing of one file, in a thread. `content`: octets, or the descriptor of a file, which is closed here."""
 
     def __init__(self, path: str, head: bytes, content: bytes | int) -> None:
         self._path = path
@@ -123,7 +123,7 @@ class _Saving:
         self._made = False
 
     def run(self) -> Exception | None:
-        """Returns its error: the pool would print one that is raised."""
+        """Return the error: the pool would print one that is raised."""
         try:
             self._write()
         except Exception as error:
@@ -149,7 +149,7 @@ class _Saving:
         sync_directory(os.path.dirname(os.path.abspath(self._path)))
 
     def remove(self) -> None:
-        """Take back what was made; once `run` is over."""
+        """Remove the file, if it was made. Call it when `run` has returned. Raises nothing."""
         if self._made:
             self._made = False
             with contextlib.suppress(OSError):

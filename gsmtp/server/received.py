@@ -11,21 +11,12 @@ import time
 from email.utils import formatdate
 from functools import lru_cache
 
-from gsmtp.protocol.envelope import Address, Envelope
+from gsmtp.protocol.envelope import Envelope
+from gsmtp.socket_address import address_literal
 
 # RFC 5321 4.5.3.1.2: a domain has at most 255 octets. A field with all of a longer HELO could be too long a line.
 _MAX_HELO = 255
 _NOT_DOMAIN = re.compile(r"[^A-Za-z0-9._:\[\]\-\u00a1-\U0010ffff]")
-
-
-def address_literal(peer: Address) -> str:
-    """A socket address as an address literal (RFC 5321 4.1.3), "" for a unix socket."""
-    if not isinstance(peer, tuple) or not peer:
-        return ""
-    host = str(peer[0]).partition("%")[0]
-    if host.startswith("::ffff:") and "." in host:
-        host = host[7:]
-    return f"[IPv6:{host}]" if ":" in host else f"[{host}]"
 
 
 def received(envelope: Envelope, hostname: str, now: float | None = None) -> bytes:

@@ -1,46 +1,38 @@
-"""The name of a client, looked up by its address: PTR, and confirmed by the name's own addresses.
+"""The host name of a client, looked up by its address: PTR, confirmed by the addresses of the name.
 
-Anyone may let his address point to any name, so a name is `verified` only when it points back. `ReverseDns.start`
-begins a lookup in a greenlet of its own and returns at once: no banner waits for it, and whoever needs the name waits
-then.
-Promises: an answer, be it None, within `timeout`; no exception, whatever the network does; bounded memory and
-sockets. dnspython waits on sockets, so this needs gevent's patch, as workers have it; else lookups block the process.
-Must not know: what a name is good for. Weak: a None does not tell "has none" from "could not be found out", and
-holds for a while.
+Anyone may let the PTR record of an address name any host, so a name is `verified` only when it has that address.
+`ReverseDns.start` begins a lookup in a greenlet of its own and returns at once: no banner waits for it, and whoever
+needs the name waits then.
+
+Promises: an answer, possibly None, within `timeout`; no exception, whatever the network does; bounded memory and
+sockets. It must not know what a name is good for. Weak: None does not tell "has none" from "could not be found out".
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
-from time import monotonic
 from typing import Any
 
-import dns.exception
-import dns.nameserver
-import dns.resolver
-import dns.reversename
 import gevent
 
-from gsmtp.net.networks import parse
+from gsmtp.dns.answers import Answer, DnsError, Kind
+from gsmtp.dns.resolver import Budget, Resolver
 from gsmtp.protocol.envelope import Address
+from gsmtp.socket_address import IPAddress, parse_host, unmap
 
 logger = logging.getLogger("gsmtp.server")
 
-# RFC 1123 2.1, and the underscore that some have
+# RFC 1123 2.1, and the underscore that some names have
 _HOSTNAME = re.compile(r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
-_NAMESERVER = re.compile(r"\[([0-9a-fA-F:.]+)\]:([0-9]{1,5})|([0-9.]+):([0-9]{1,5})")
-# An address with more names than this is a web server's; each name costs one lookup.
+# An address with more names than this is a web server's; each name costs one query.
 _MOST_NAMES = 4
-# Seconds for which an answer is kept: what its TTL says between these, no name a minute, a failure shorter.
-_LEAST, _MOST, _NONE, _FAILED = 30.0, 3600.0, 60.0, 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
+class ClientName:
     """A host name in lower case without a final dot, and whether one of its addresses is that of the client."""
 
     name: str
@@ -52,7 +44,7 @@ class Lookup:
 
     __slots__ = ("_job", "_result")
 
-    def __init__(self, result: Name | None, job: Any = None) -> None:
+    def __init__(self, result: ClientName | None, job: Any = None) -> None:
         self._result = result
         self._job = job
 
@@ -61,122 +53,86 @@ class Lookup:
         """Whether `wait` would return at once."""
         return self._job is None or bool(self._job.dead)
 
-    def wait(self, timeout: float | None = None) -> Name | None:
-        """The name, or None when there is none, it could not be found out, or `timeout` seconds were not enough.
+    def wait(self, timeout: float | None = None) -> ClientName | None:
+        """Return the name, or None when there is none, it could not be found out, or `timeout` seconds have passed.
 
-        Only this greenlet waits; what is thrown into it here goes through, and harms the lookup not.
+        Only the calling greenlet waits. An exception thrown into it is raised here and does not end the lookup.
         """
         if self._job is not None:
             self._job.join(timeout)
             value = self._job.value if self._job.dead else None
-            return value if isinstance(value, Name) else None
+            return value if isinstance(value, ClientName) else None
         return self._result
 
 
-class ReverseDns:
-    """Looks names up, and remembers them.
+class _NotCached(Exception):
+    """The resolver has to be asked."""
 
-    nameservers  "192.0.2.53", "192.0.2.53:5353", "2001:db8::53", "[2001:db8::53]:5353"; ValueError for anything else.
-                 None: those of /etc/resolv.conf.
-    timeout      seconds for one client, all questions together. 5: most answers take less than one.
-    entries      names remembered. 4096 take about a megabyte.
-    max_lookups  under way at a time, each with a descriptor; beyond that the answer is None at once. 256: a quarter
-                 of the usual 1024 descriptors.
+
+class ReverseDns:
+    """Looks clients' names up. The resolver's cache remembers them.
+
+    timeout      seconds for one client, all queries together. 5: most answers take less than one.
+    max_lookups  lookups at a time, each with a descriptor; beyond that the result is None at once. 256: a quarter of
+                 the usual 1024 descriptors.
     """
 
-    def __init__(
-        self,
-        nameservers: Sequence[str] = (),
-        timeout: float = 5.0,
-        entries: int = 4096,
-        max_lookups: int = 256,
-    ) -> None:
-        self._resolver = dns.resolver.Resolver(configure=False)
-        if nameservers:
-            self._resolver.nameservers = [_nameserver(text) for text in nameservers]
-        else:
-            try:
-                self._resolver.read_resolv_conf("/etc/resolv.conf")
-            except (dns.exception.DNSException, OSError, ValueError) as error:
-                logger.warning("no names of clients: /etc/resolv.conf: %s", error)
-        self._resolver.timeout = timeout / 2  # so that a second server, or a second try, has its turn
-        self._resolver.use_search_by_default = False
+    def __init__(self, resolver: Resolver, timeout: float = 5.0, max_lookups: int = 256) -> None:
+        self._resolver = resolver
         self._timeout = timeout
-        self._entries = entries
         self._max_lookups = max_lookups
-        # host -> (until when on the monotonic clock, what)
-        self._known: dict[str, tuple[float, Name | None]] = {}
-        self._jobs: dict[str, Any] = {}
+        self._jobs: dict[IPAddress, Any] = {}
 
     def start(self, peer: Address) -> Lookup:
         """Begin to look up the name of a socket address. Clients with the same address share one lookup."""
-        address = parse(str(peer[0])) if isinstance(peer, tuple) and peer else None
+        address = parse_host(str(peer[0])) if isinstance(peer, tuple) and peer else None
         if address is None:
             return Lookup(None)
-        host = str(address)
-        until, name = self._known.get(host, (0.0, None))
-        if monotonic() < until:
-            return Lookup(name)
-        job = self._jobs.get(host)
+        job = self._jobs.get(address)
         if job is None:
-            if not self._resolver.nameservers or len(self._jobs) >= self._max_lookups:
+            try:
+                return Lookup(_find(address, self._cached))
+            except DnsError:
                 return Lookup(None)
-            job = self._jobs[host] = gevent.spawn(self._run, host, address)
+            except _NotCached:
+                pass
+            if len(self._jobs) >= self._max_lookups:
+                return Lookup(None)
+            job = self._jobs[address] = gevent.spawn(self._run, address)
         return Lookup(None, job)
 
-    def lookup(self, peer: Address) -> Name | None:
-        """Look up, and wait for it."""
+    def lookup(self, peer: Address) -> ClientName | None:
+        """Look up, and wait for the result."""
         return self.start(peer).wait()
 
-    def _run(self, host: str, address: IPv4Address | IPv6Address) -> Name | None:
-        name, keep = None, _FAILED
+    def _cached(self, name: str, kind: Any) -> Answer[Any]:
+        found = self._resolver.cached(name, kind)
+        if found is None:
+            raise _NotCached
+        return found
+
+    def _run(self, address: IPAddress) -> ClientName | None:
+        budget = Budget(self._timeout)
         try:
-            name, keep = self._find(address, monotonic() + self._timeout)
-        except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
-            keep = _NONE
+            return _find(address, lambda name, kind: self._resolver.query(name, kind, budget))
         except Exception as error:
-            logger.debug("no name for %s: %s", host, error)
+            logger.debug("no name for %s: %s", address, error)
         finally:
-            del self._jobs[host]
-        known = self._known
-        known.pop(host, None)
-        while len(known) >= self._entries:
-            del known[next(iter(known))]
-        known[host] = monotonic() + keep, name
-        return name
-
-    def _find(self, address: IPv4Address | IPv6Address, deadline: float) -> tuple[Name | None, float]:
-        """The name and for how many seconds it holds. Raises what dnspython raises."""
-        answer = self._ask(dns.reversename.from_address(str(address)), "PTR", deadline)
-        keep = answer.chaining_result.minimum_ttl
-        names = [record.target.to_text(omit_final_dot=True).lower() for record in answer]
-        names = [name for name in names if _HOSTNAME.fullmatch(name) and parse(name) is None][:_MOST_NAMES]
-        for name in names:
-            try:
-                forward = self._ask(f"{name}.", "A" if address.version == 4 else "AAAA", deadline)
-            except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
-                continue
-            except dns.exception.DNSException:
-                keep = min(keep, int(_FAILED))  # it may well be right: ask again soon
-                continue
-            if any(parse(record.address) == address for record in forward):
-                keep = min(keep, forward.chaining_result.minimum_ttl)
-                return Name(name, True), min(max(_LEAST, keep), _MOST)
-        if not names:
-            return None, _NONE
-        return Name(names[0], False), min(max(_FAILED, keep), _MOST)
-
-    def _ask(self, name: Any, kind: str, deadline: float) -> dns.resolver.Answer:
-        left = deadline - monotonic()
-        if left <= 0:
-            raise dns.exception.Timeout
-        return self._resolver.resolve(name, kind, lifetime=left, search=False)
+            del self._jobs[address]
+        return None
 
 
-def _nameserver(text: str) -> dns.nameserver.Nameserver:
-    match = _NAMESERVER.fullmatch(text)
-    host, port = (match[1] or match[3], int(match[2] or match[4])) if match else (text, 53)
-    address = parse(host)
-    if address is None or not 0 < port <= 65535:
-        raise ValueError(f"no name server's address, with a port or without: {text!r}")
-    return dns.nameserver.Do53Nameserver(str(address), port)
+def _find(address: IPAddress, query: Callable[[str, Any], Answer[Any]]) -> ClientName | None:
+    """Return the name that points back, or else the first. Raises DnsError when the address has none, and what
+    `query` raises."""
+    pointers = query(address.reverse_pointer, "PTR").records
+    names = [name for name in pointers if _HOSTNAME.fullmatch(name) and parse_host(name) is None][:_MOST_NAMES]
+    kind: Kind = "A" if address.version == 4 else "AAAA"
+    for name in names:
+        try:
+            addresses = query(name, kind).records
+        except DnsError:
+            continue  # the name does not exist, or that could not be found out
+        if any(unmap(each) == address for each in addresses):
+            return ClientName(name, True)
+    return ClientName(names[0], False) if names else None

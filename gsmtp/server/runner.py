@@ -21,8 +21,7 @@ import gevent
 from greenlet import GreenletExit
 
 from gsmtp.net.errors import ConnectionLost, DeadlineExceeded
-from gsmtp.net.timer import NEVER
-from gsmtp.net.transport import Transport
+from gsmtp.net.transport import NEVER, Transport
 from gsmtp.protocol.server.session import ServerSession
 from gsmtp.reply import Disconnect, Reply, ReplyError
 from gsmtp.server.failures import masked

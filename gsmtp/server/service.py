@@ -21,8 +21,10 @@ from gsmtp_workers.sharedtable import table_of
 from gsmtp_workers.worker import Worker
 
 from gsmtp.counters import COLUMNS, Counters
+from gsmtp.dns.nameservers import NameServers
+from gsmtp.dns.resolver import Resolver
+from gsmtp.net.gevent_transport import PlainTransport
 from gsmtp.net.timer import DeadlineTimer
-from gsmtp.net.transport import PlainTransport
 from gsmtp.protocol.envelope import Address, Session
 from gsmtp.server.connection import Connection
 from gsmtp.server.eventlog import EventLog
@@ -143,7 +145,7 @@ def _open_log(worker: Worker, settings: Settings) -> EventLog:
 def _reverse_dns(settings: Settings) -> ReverseDns:
     """Return what looks clients' names up. Raises BootError for name servers without a usable address."""
     try:
-        return ReverseDns(settings.nameservers)
+        return ReverseDns(Resolver(NameServers(settings.nameservers)))
     except ValueError as error:
         raise BootError(f"nameservers: {error}") from None
 

@@ -6,13 +6,10 @@ declare it in the dataclass whose reader needs it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from gsmtp.declare import setting
+from gsmtp.declare import Table, setting
 
 
-@dataclass(frozen=True, kw_only=True)
-class Timeouts:
+class Timeouts(Table):
     """A listener's limits of time, in seconds. gsmtp.server.timeouts says which one is in force.
 
     The client's side follows RFC 5321 4.5.3.2. While data flows there is no limit for the whole of a message. A client
@@ -33,8 +30,7 @@ class Timeouts:
     drain_silence: float = setting(30.0, "draining: seconds without an octet of it")
 
 
-@dataclass(frozen=True, kw_only=True)
-class AdmissionSettings:
+class AdmissionSettings(Table):
     """What a listener does before the banner, see gsmtp.server.admission. Networks are as in gsmtp.net.networks."""
 
     proxy_protocol: list[str] = setting([], "networks of load balancers that send a PROXY header (v1, v2), and must")
@@ -44,8 +40,7 @@ class AdmissionSettings:
     reverse_lookup: bool = setting(False, "look clients' names up in the DNS; the banner does not wait for it")
 
 
-@dataclass(frozen=True, kw_only=True)
-class RateLimits:
+class RateLimits(Table):
     """A listener's limits for each client address, see gsmtp.server.limits. A limit of 0 is none."""
 
     limit_sessions: int = setting(
@@ -69,16 +64,14 @@ class RateLimits:
         return any(limits) or self.limit_auth_failures > 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class SpoolSettings:
+class SpoolSettings(Table):
     """Where the content of a message waits for the handler, see gsmtp.server.spool."""
 
     spool_directory: str = setting("", "where messages larger than spool_memory wait; default: TMPDIR or /tmp")
     spool_memory: int = setting(262_144, "octets of a message that are kept in memory")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ServiceSettings:
+class ServiceSettings(Table):
     """What all listeners of a worker share, see gsmtp.server.service."""
 
     auth_secret: str = setting("", "makes SCRAM salts for users that do not exist; default: from the machine's id")

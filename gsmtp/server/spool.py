@@ -1,15 +1,15 @@
 """Message content while it arrives: in memory up to a limit, then in a file without a name.
 
-Most mail is a few kilobytes and never touches a file: a write appends to a list. What grows past
-`memory_limit` goes to a file made with O_TMPFILE (or made and unlinked at once), so that a crash leaves
-nothing to sweep. File work is never done on the event loop: blocks of `BLOCK` octets are written in a thread
-pool of the spool's own (DNS lookups share gevent's default pool and must not wait for a disk). One block may
-be under way while the next is collected, so a spool holds at most the memory limit or two blocks, whichever
-is more; a session that sends faster than the disk writes waits in `write`.
+Most mail is a few kilobytes and never touches a file: a write appends to a list. Content larger than `memory_limit`
+goes to a file made with O_TMPFILE (or made and unlinked at once), so that a crash leaves no file. File work is never
+done on the event loop: blocks of `BLOCK` octets are written in a thread pool of the spool's own (DNS lookups share
+gevent's default pool and must not wait for a disk). One block may be written while the next is collected, so a spool
+holds at most the memory limit or two blocks, whichever is more; a session that sends faster than the disk writes waits
+in `write`.
 
-It must not know: SMTP, limits of size, who writes. Where it is weak: readers of a file-backed spool read on
-the loop, which is quick as long as the pages are still in the kernel's cache; and the file is not synced,
-since it is only the way to a durable file, never the place where mail is kept (gsmtp/storage.py).
+The spool must not know SMTP, limits of size, or who writes. It is weak in two places: readers of a spool with a file
+read on the loop, which is quick as long as the pages are in the kernel's cache; and the file is not synced, since it is
+only on the way to a durable file, never the place where mail is kept (gsmtp/storage/).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ MEMORY_LIMIT = 256 << 10
 BLOCK = 256 << 10
 """Octets written to the file at a time: few trips to the pool per megabyte, and little memory per session."""
 
-# So many pieces are joined: one octet per packet must not cost fifty octets of memory each, and writev takes
-# 1,024.
+# With so many pieces they are joined: an octet in a packet of its own must not cost fifty octets of memory, and writev
+# takes 1,024.
 _PIECES = 512
 # Disks gain nothing from more; every session has at most one block under way.
 _THREADS = 4
@@ -47,7 +47,7 @@ _pool: ThreadPool | None = None
 
 
 def file_threads() -> ThreadPool:
-    """The threads that do a session's file work; gevent's own pool looks names up."""
+    """Return the thread pool for the file work of all sessions; gevent's own pool looks names up."""
     global _pool
     if _pool is None:
         _pool = ThreadPool(_THREADS)
@@ -55,7 +55,7 @@ def file_threads() -> ThreadPool:
 
 
 class _File:
-    """The descriptor, once a thread has opened it; -1 before and after."""
+    """A spool's file. `descriptor` is -1 before a thread has opened it, and after it was closed."""
 
     __slots__ = ("descriptor", "directory")
 
@@ -64,7 +64,7 @@ class _File:
         self.descriptor = -1
 
     def write(self, pieces: Sequence[bytes]) -> OSError | None:
-        """In a thread of the pool, which would print an error that is raised; so it is returned."""
+        """Write in a thread of the pool. Return the error: the pool would print one that is raised."""
         try:
             if self.descriptor < 0:
                 self.descriptor = _open_nameless(self.directory)
@@ -112,9 +112,8 @@ class Spool:
     def write(self, data: bytes) -> None:
         """Append `data`. May block the calling greenlet, never the loop.
 
-        Raises OSError when the file could not be written (ENOSPC, EDQUOT, EIO), possibly for an earlier
-        block: the file is gone then, and each further call raises the same error. ValueError when the spool
-        is closed.
+        Raises OSError when the file could not be written (ENOSPC, EDQUOT, EIO), possibly for an earlier block: the file
+        is gone then, and each further call raises the same error. Raises ValueError when the spool is closed.
         """
         self._pieces.append(data)
         size = len(data)
@@ -124,14 +123,14 @@ class Spool:
             self._make_room()
 
     def finish(self) -> None:
-        """All is written: wait until the file has it. Raises as `write` does."""
+        """Wait until the file has all that was written. Raises as `write` does."""
         if self._file is not None or self._closed or self._error is not None:
             self._check()
             self._flush()
             self._wait()
 
     def close(self) -> None:
-        """Free the memory and the file. Idempotent. A block under way keeps the file until it is written."""
+        """Free the memory and the file. Idempotent. The file stays open while a block is being written."""
         self._closed = True
         if self._file is None:
             self._pieces = []
@@ -140,14 +139,17 @@ class Spool:
             self._free()
 
     def open(self) -> BinaryIO:
-        """A new reader from offset 0, of its own, valid while the spool is open. After `finish`."""
+        """Return a new reader from offset 0, valid while the spool is open.
+
+        Call it after `finish`. Raises as `write` does.
+        """
         self._check()
         if self._file is None:
             return io.BytesIO(self.bytes())
         return io.BufferedReader(SpoolReader(self), BLOCK)
 
     def bytes(self) -> bytes:
-        """The whole content. After `finish`."""
+        """Return the whole content. Call it after `finish`. Raises as `write` does."""
         self._check()
         if self._file is None:
             if len(self._pieces) != 1:
@@ -157,7 +159,10 @@ class Spool:
             return reader.read()
 
     def fileno(self) -> int | None:
-        """The file's descriptor (its offset means nothing); None if all is in memory. After `finish`."""
+        """Return the file's descriptor (its offset means nothing), None when all is in memory.
+
+        Call it after `finish`. Raises as `write` does.
+        """
         self._check()
         return None if self._file is None else self._file.descriptor
 
@@ -203,8 +208,8 @@ class Spool:
         if file is None:
             return
         if writing is not None and not writing.ready():
-            # The thread holds the descriptor's number: closed under it, the rest of the block could go to
-            # another's file.
+            # The thread has the descriptor's number: if it were closed now, the rest of the block could go to another
+            # file that gets the same number.
             writing.rawlink(lambda _: file.close())
         elif self.size > _LARGE:
             file_threads().spawn(file.close)

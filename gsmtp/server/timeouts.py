@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from time import monotonic
 
-from gsmtp.net.timer import NEVER
+from gsmtp.net.transport import NEVER
 from gsmtp.protocol.server.states import State
 from gsmtp.server.settings import Timeouts
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gsmtp.protocol.envelope import Session
-from gsmtp.protocol.parameters import ByMode, DeliverBy, Notify, OriginalRecipient, Ret, decode_unitext, decode_xtext
+from gsmtp.protocol.parameters import ByMode, DeliverBy, Notify, OriginalRecipient, ParameterError, Ret
 from gsmtp.protocol.server import events
-from gsmtp.protocol.server.extensions import Extension, ExtensionSet, ParameterError
+from gsmtp.protocol.server.extensions import Extension, ExtensionSet
 from gsmtp.protocol.server.options import Options
 from gsmtp.protocol.server.session import ServerSession
 
@@ -257,15 +257,6 @@ def test_orcpt_beyond_ascii_needs_smtputf8():
     text = "ORCPT=utf-8;b\u00e9b@example.net"
     assert rcpt(text)[0].startswith("553 5.6.7")
     assert rcpt(text, " SMTPUTF8")[1] == {"ORCPT": OriginalRecipient("utf-8", "b\u00e9b@example.net")}
-
-
-def test_decoders():
-    assert decode_xtext("") == ""
-    assert decode_xtext("+2B+3Dz") == "+=z"
-    assert decode_unitext(r"\x{5C}x{41}") == r"\x{41}"
-    for text in ("+", "+4", "a=b", "\u00e9", "+FF"):
-        with pytest.raises(ValueError, match="xtext"):
-            decode_xtext(text)
 
 
 # A handler's own

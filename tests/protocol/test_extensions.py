@@ -9,8 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gsmtp.protocol.envelope import Session
-from gsmtp.protocol.server.extensions import EXTENSIONS, Extension, ExtensionSet, ParameterError
+from gsmtp.protocol.extensions import parse_ehlo
+from gsmtp.protocol.parameters import ParameterError
+from gsmtp.protocol.server.extensions import EXTENSIONS, Extension, ExtensionSet
 from gsmtp.protocol.server.options import Options
+from gsmtp.reply import Reply
 
 CLIENT = Session("S1")
 
@@ -103,3 +106,25 @@ def test_parsed_or_refused_in_ascii(text: str) -> None:
         error.reply.encode().decode("ascii")
     else:
         assert values.keys() <= {"SIZE", "BODY", "SMTPUTF8"}
+
+
+@pytest.mark.parametrize(
+    ("text", "extensions"),
+    [
+        ("mx.example.org", {}),
+        ("mx.example.org greets you\nSIZE 1000\npipelining", {"SIZE": ("1000",), "PIPELINING": ()}),
+        ("x\nAUTH PLAIN LOGIN\nAUTH=PLAIN LOGIN CRAM-MD5", {"AUTH": ("PLAIN", "LOGIN", "CRAM-MD5")}),
+        ("x\nAUTH=LOGIN", {"AUTH": ("LOGIN",)}),
+        ("x\nLIMITS  RCPTMAX=10\tMAILMAX=5 ", {"LIMITS": ("RCPTMAX=10", "MAILMAX=5")}),
+        ("x\n\n-A\nA_B\nSIZE=5\n\u00e9\n8BITMIME", {"8BITMIME": ()}),
+    ],
+)
+def test_what_ehlo_said(text: str, extensions: dict[str, tuple[str, ...]]) -> None:
+    assert parse_ehlo(Reply(250, "", text)) == extensions
+
+
+def test_the_client_reads_what_the_server_announces() -> None:
+    options = Options(hostname="mx.example.org")
+    offer = ExtensionSet(options, claimed=("DSN",)).offer(Session("S"))
+    assert parse_ehlo(offer.ehlo).keys() == offer.keywords
+    assert parse_ehlo(offer.ehlo)["SIZE"] == (str(options.max_message_size),)

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gsmtp.protocol.framing import BareNewlines, ContentFault, DotReader, LineFault, LineReader
+from gsmtp.protocol.framing import (
+    BareNewlines,
+    ContentFault,
+    DotReader,
+    DotWriter,
+    LineFault,
+    LineReader,
+    format_chunk,
+    parse_chunk,
+)
 
 MODES: tuple[BareNewlines, ...] = ("reject", "accept", "fix", "strip")
 # Random octets hold no newline worth speaking of.
@@ -198,3 +207,56 @@ def test_content_is_found_in_chunks_of_any_size() -> None:
         content, rest = read([data[at : at + step] for at in range(0, len(data), step)], "reject")
         assert content == b"".join(b".line %d\r\n" % number for number in range(2000))
         assert rest == b""
+
+
+def written(pieces: list[bytes], bare_newlines: bool = False) -> bytes:
+    writer = DotWriter(bare_newlines)
+    return b"".join(map(writer.write, pieces)) + writer.finish()
+
+
+@pytest.mark.parametrize(
+    ("content", "wire"),
+    [
+        (b"", b".\r\n"),
+        (b"a\r\n", b"a\r\n.\r\n"),
+        (b"a", b"a\r\n.\r\n"),
+        (b".", b"..\r\n.\r\n"),
+        (b".\r\n", b"..\r\n.\r\n"),
+        (b"..\r\n.\r\na.\r\n", b"...\r\n..\r\na.\r\n.\r\n"),
+        (b"\r\n.\r\n", b"\r\n..\r\n.\r\n"),
+    ],
+)
+def test_stuffing(content: bytes, wire: bytes) -> None:
+    assert written([content]) == written([content[at : at + 1] for at in range(len(content))]) == wire
+
+
+@pytest.mark.parametrize("content", [b"a\nb", b"a\rb", b"\n", b"\r", b"a\r\r\n", b"a\r\n\r"])
+def test_stuffing_refuses_bare_newlines(content: bytes) -> None:
+    for pieces in ([content], [content[at : at + 1] for at in range(len(content))]):
+        with pytest.raises(ValueError, match="bare CR or LF"):
+            written(pieces)
+        assert DotReader("accept").read(written(pieces, bare_newlines=True))[0].startswith(content)
+
+
+PIECES = st.lists(st.sampled_from([b".", b"..", b"\r\n", b"a", b".\r\n", b"\r\n.", b"\r", b"\n", b""]), max_size=12)
+
+
+@given(PIECES)
+def test_a_reader_undoes_a_writer(pieces: list[bytes]) -> None:
+    content = b"".join(pieces)
+    wire = written(pieces, bare_newlines=True)
+    assert wire == written([content], bare_newlines=True)
+    ended = content if not content or content.endswith(b"\r\n") else content + b"\r\n"
+    assert DotReader("accept").read(wire) == (ended, b"")
+
+
+@pytest.mark.parametrize(("size", "last", "line"), [(5, False, b"BDAT 5\r\n"), (0, True, b"BDAT 0 LAST\r\n")])
+def test_the_header_of_a_chunk(size: int, last: bool, line: bytes) -> None:
+    assert format_chunk(size, last) == line
+    assert parse_chunk(line[5:-2].decode()) == (size, last, True)
+
+
+@pytest.mark.parametrize("size", [-1, 10**20])
+def test_what_is_no_size_of_a_chunk(size: int) -> None:
+    with pytest.raises(ValueError):
+        format_chunk(size)

@@ -11,8 +11,6 @@ from gsmtp.protocol.xclient import (
     XFORWARD_ATTRIBUTES,
     ClientAttributes,
     XclientError,
-    decode_xtext,
-    encode_xtext,
     parse_xclient,
     parse_xforward,
 )
@@ -152,13 +150,6 @@ def test_later_attributes_replace_earlier_ones():
 def test_what_is_announced():
     assert XCLIENT_ATTRIBUTES == "NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT"
     assert XFORWARD_ATTRIBUTES == "NAME ADDR PORT PROTO HELO IDENT SOURCE"
-
-
-@given(st.text(st.characters(codec="utf-8"), min_size=1))
-def test_xtext(text):
-    encoded = encode_xtext(text)
-    assert encoded.isascii() and encoded.isprintable() and not set(" +=") & set(encoded) - {"+"}
-    assert decode_xtext(encoded) == text
 
 
 @given(st.text())

@@ -52,7 +52,7 @@ def test_few_frames_lie_below_a_hook(serve: Callable[..., Master], certificates:
         assert talk.ask("VRFY someone").startswith("252")
         assert talk.deliver(b"x\r\n").startswith("250")
     below = ours(live)
-    assert 3 < len(below["on_rcpt"]) <= 7, below["on_rcpt"]
+    assert 0 < len(below["on_rcpt"]) <= 7, below["on_rcpt"]
     assert all(len(functions) <= 8 for functions in below.values()), below
     # There is one loop: no function is there twice, whatever the hook.
     assert all(len(set(functions)) == len(functions) for functions in below.values()), below

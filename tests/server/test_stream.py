@@ -10,7 +10,7 @@ from typing import Any
 
 import gevent
 import pytest
-from dialogue import InMemory, Script, Stage, scripts
+from dialogue import InMemory, Script, Setup, scripts
 from harness.client import dot_stuff
 from harness.master import Master
 from harness.waiting import wait_for
@@ -114,11 +114,11 @@ OPENED = b"EHLO c.example\r\nMAIL FROM:<a@c.example>\r\nRCPT TO:<b@here.example>
 
 def in_memory(on_data: Callable[[Envelope, Stream], str | None] | None, taps: tuple[Any, ...] = ()) -> InMemory:
     """A session with a handler that has this hook, or on_message, in the content of a message."""
-    stage = Stage(next(script for script in scripts() if script.name == "message"))
+    setup = Setup(next(script for script in scripts() if script.name == "message"))
     if on_data is not None:
-        stage.hooks.on_data, stage.hooks.on_message = on_data, None
-    stage.terms = replace(stage.terms, taps=taps)
-    memory = InMemory(Script("", {}, "Plain", []), stage)
+        setup.hooks.on_data, setup.hooks.on_message = on_data, None
+    setup.context = replace(setup.context, taps=taps)
+    memory = InMemory(Script("", {}, "Plain", []), setup)
     memory.converse([OPENED])
     return memory
 
@@ -175,9 +175,9 @@ def test_a_hook_is_killed_with_its_session() -> None:
 
     memory = in_memory(on_data)
     assert memory.converse([b"half"]) == b""
-    memory.dialogue.end("killed")  # as when its greenlet was killed: nobody waits for the hook
+    memory.dispatcher.end("killed")  # as when its greenlet was killed: nobody waits for the hook
     gevent.sleep(0)
-    assert ends and memory.dialogue.protocol.state is State.CONTENT
+    assert ends and memory.dispatcher.protocol.state is State.CONTENT
 
 
 class Noting:

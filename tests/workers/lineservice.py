@@ -149,6 +149,13 @@ def make(worker: Any, argument: Any) -> Any:
     return [Service(worker, argument or {}).handle] * len(worker.listeners)
 
 
+def idle(worker: Any, argument: Any) -> list[Any]:
+    """A role that accepts nothing."""
+    assert worker.listeners == ()
+    worker.on_exit(lambda: print(f"{worker.name} of {os.getpid()} ends", file=sys.stderr, flush=True))
+    return []
+
+
 def refuse(worker: Any, argument: Any) -> None:
     raise BootError("the database is away", status=7)
 

@@ -19,6 +19,7 @@ from gsmtp_workers import Listener, Plan, PlanError, Role
 from gsmtp_workers.identity import resolve_identity
 from gsmtp_workers.master import run
 from gsmtp_workers.pool import Backoff
+from gsmtp_workers.proctitle import set_title
 from running import FAREWELL, HERE, PATIENCE, Client, Start, alive, plan, stop, wait_for
 
 
@@ -234,6 +235,53 @@ def test_term_to_a_worker_drains_it_alone(start: Start) -> None:
             assert other.pid != client.pid
     wait_for(lambda: re.search(rf"worker 0 \(pid {client.pid}\) ended: status 0", server.log))
     assert "next one in" not in server.log
+
+
+def test_roles(start):
+    """Each role has its processes, its listeners and its names; they end together."""
+    queue = Role("lineservice:idle", processes=1, name="queue")
+    server = start(plan(workers=1, roles=(queue,), argument={"grace": 0.5})).until_ready()
+    with server.connect() as client:
+        board = {slot["slot"]: slot for slot in json.loads(client.ask("board"))}
+        assert board.keys() == {0, 65}
+        descriptors = [{os.readlink(link) for link in _descriptors(slot["pid"])} for slot in board.values()]
+        shared = {name for name in descriptors[0] & descriptors[1] if name.startswith("socket:")}
+        assert shared == set()  # what a role does not serve it does not inherit
+    os.kill(board[65]["pid"], signal.SIGKILL)
+    wait_for(lambda: server.log.count("queue 0 (pid ") >= 3 and server.log.count(" ready after") == 3)
+    server.signal(signal.SIGTERM)
+    assert server.ended() == 0
+    assert "SIGTERM: draining 2 workers" in server.log
+    assert re.search(r"queue 0 of \d+ ends", server.log)
+    assert server.log.count("ended: status 0") == 2
+
+
+def _descriptors(pid):
+    directory = f"/proc/{pid}/fd"
+    return [f"{directory}/{fd}" for fd in os.listdir(directory)]
+
+
+def test_a_role_that_cannot_start_ends_the_run(start):
+    server = start(plan(workers=1, roles=(Role("lineservice:refuse", name="queue", processes=1),)))
+    assert server.ended() == 7
+    assert re.search(r"queue 0 \(pid \d+\) died: status 7, after .* never ready", server.log)
+    assert start(server.plan, "check").ended() == 7
+
+
+def test_process_titles(start):
+    pytest.importorskip("setproctitle")
+    server = start(plan(workers=1, title="line")).until_ready()
+    assert _title(server.process.pid) == "line-master"
+    assert [_title(pid) for pid in server.pids()] == ["line: worker 0"]
+
+
+def _title(pid):
+    return " ".join(psutil.Process(pid).cmdline()).strip()
+
+
+def test_titles_without_the_library(monkeypatch):
+    monkeypatch.setitem(sys.modules, "setproctitle", None)
+    set_title("no matter")
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])

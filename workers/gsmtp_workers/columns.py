@@ -8,9 +8,9 @@ number is a double, so a count is exact up to 2**53 only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 _META = "gsmtp_workers.column"
 
@@ -24,8 +24,7 @@ class Kind(StrEnum):
     """A present value. It ends with its worker."""
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """One number of a worker on the scoreboard: its name, its kind, and one line of help for people."""
 
     name: str

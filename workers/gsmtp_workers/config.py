@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from gsmtp_workers.identity import Identity
 from gsmtp_workers.plan import Plan, Role
@@ -19,8 +19,7 @@ SocketAddress = tuple[str | int, ...] | str
 """The address of a socket as `getsockname` gives it: (host, port) and more for IPv6, or a unix socket's path."""
 
 
-@dataclass(frozen=True)
-class RunDescriptors:
+class RunDescriptors(NamedTuple):
     """The descriptors that all workers of a run inherit, whatever their generation. -1: there is none.
 
     board   the scoreboard.
@@ -35,8 +34,7 @@ class RunDescriptors:
     shared: int = -1
 
 
-@dataclass(frozen=True)
-class WorkerConfig:
+class WorkerConfig(NamedTuple):
     """What one worker is to do.
 
     plan        the plan of its generation; `role` is the name of its role there.
@@ -76,18 +74,7 @@ class WorkerConfig:
 
     def write(self) -> int:
         """Write this to a new file in memory and return its descriptor. Raises OSError."""
-        content = {
-            "path": self.path,
-            "plan": self.plan.to_json(),
-            "role_name": self.role_name,
-            "slot": self.slot,
-            "generation": self.generation,
-            "listeners": self.listeners,
-            "files": self.files,
-            "run": asdict(self.run),
-            "identity": self.identity and asdict(self.identity),
-            "checking": self.checking,
-        }
+        content = {**self._asdict(), "plan": self.plan.to_json()}
         fd = anonymous_file("config")
         os.write(fd, json.dumps(content).encode())
         return fd
@@ -97,18 +84,15 @@ class WorkerConfig:
         """Return what `write` wrote. Raises OSError, and ValueError or KeyError when the file has something else."""
         content = json.loads(os.pread(fd, os.fstat(fd).st_size, 0))
         identity = content["identity"]
-        return cls(
-            plan=Plan.from_json(content["plan"]),
-            role_name=content["role_name"],
-            slot=content["slot"],
-            generation=content["generation"],
-            listeners=tuple((fd, _address(address)) for fd, address in content["listeners"]),
-            files=tuple((path, fd) for path, fd in content["files"]),
-            run=RunDescriptors(**content["run"]),
-            identity=identity and Identity(identity["uid"], identity["gid"], tuple(identity["groups"])),
-            checking=content["checking"],
-            path=tuple(content["path"]),
-        )
+        read = {
+            "plan": Plan.from_json(content["plan"]),
+            "listeners": tuple((fd, _address(address)) for fd, address in content["listeners"]),
+            "files": tuple((path, fd) for path, fd in content["files"]),
+            "run": RunDescriptors(*content["run"]),
+            "identity": identity and Identity(identity[0], identity[1], tuple(identity[2])),
+            "path": tuple(content["path"]),
+        }
+        return cls(**{**content, **read})
 
 
 def _address(value: list[str | int] | str) -> SocketAddress:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gsmtp_workers.plan import Plan, PlanError
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(NamedTuple):
     """A user id, a group id and the supplementary groups."""
 
     uid: int

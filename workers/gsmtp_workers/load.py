@@ -1,7 +1,7 @@
-"""Import an object that the user named, and say in one line why that fails.
+"""Imports an object that the user has named, and says in one line why that fails.
 
-Promises: a name that leads nowhere, a file with a syntax error and an import that finds no module become a
-`BootError` of one line; any other exception of the user's code passes, for its traceback is what helps.
+Promises: for a name that does not exist, a syntax error and an import that finds no module, the message of the
+`BootError` is one line. Other exceptions of the user's code pass, because their traceback is what helps.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ from gsmtp_workers.plan import BootError
 
 
 def load(name: str) -> Any:
-    """The object called "package.module:attribute" (dots allowed in both). Raises BootError."""
+    """Return the object called "package.module:attribute"; both parts may have dots.
+
+    Raises BootError when there is no such object, and whatever else the import of the module raises.
+    """
     module_name, _, path = name.partition(":")
     if not module_name or not path:
         raise BootError(f"cannot load {name}: not of the form module:attribute")
     try:
         found: Any = importlib.import_module(module_name)
     except SyntaxError as error:
-        # A NUL in the source has no place.
+        # The error of a NUL in the source names no place.
         place = f"{error.filename}, line {error.lineno}: " if error.filename else f"module {module_name}: "
         raise BootError(f"cannot load {name}: {place}{error.msg}") from error
     except ImportError as error:
@@ -35,7 +38,8 @@ def load(name: str) -> Any:
 
 
 def _where(error: ImportError, module_name: str) -> str:
+    """Return the place of the import that failed, in parentheses; "" when the named module itself is missing."""
     if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
-        return ""  # it is the module itself that is missing
+        return ""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen ")]
     return f" ({frames[-1].filename}, line {frames[-1].lineno})" if len(frames) > 1 else ""

@@ -29,9 +29,9 @@ def main(fd: int) -> int:
     os.close(fd)
     for inherited in config.inherited:
         os.set_inheritable(inherited, False)  # otherwise the service's own children would hold them open
-    if config.plan.title:
-        set_title(f"{config.plan.title}: {config.role.name} {config.slot}")
     worker = Worker(config)
+    if config.plan.title:
+        set_title(f"{config.plan.title}: {worker.name}")
     try:
         if config.identity is not None:
             become(config.identity)

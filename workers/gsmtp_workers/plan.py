@@ -227,6 +227,10 @@ class Plan:
         start = sum(each.size for each in self.roles[:at])
         return range(start, start + role.size)
 
+    def process_name(self, role: Role, slot: int) -> str:
+        """Return the name of a process for logs and titles, which counts from 0 in each role: "worker 0"."""
+        return f"{role.name} {slot - self.slots(role).start}"
+
     def to_json(self) -> str:
         """Return this plan as JSON text."""
         content = asdict(self)
@@ -241,7 +245,7 @@ class Plan:
         """Return the plan that `to_json` wrote."""
         content = json.loads(text)
         content["roles"] = tuple(_role(each) for each in content["roles"])
-        content["counters"] = tuple(Column(**{**each, "kind": Kind(each["kind"])}) for each in content["counters"])
+        content["counters"] = tuple(Column(name, Kind(kind), help) for name, kind, help in content["counters"])
         content["files"] = tuple(content["files"])
         return cls(**content)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import dataclass
 
 from gsmtp_workers.config import RunDescriptors
 from gsmtp_workers.generation import Generation
@@ -21,12 +20,12 @@ from gsmtp_workers.scoreboard import Scoreboard, Slot, WorkerState
 log = logging.getLogger("workers")
 
 
-@dataclass
 class Backoff:
     """The failures of a slot in a row, and when the next start may be tried on the monotonic clock."""
 
-    failures: int = 0
-    retry_at: float = 0.0
+    def __init__(self) -> None:
+        self.failures = 0
+        self.retry_at = 0.0
 
     def fail(self, plan: Plan, now: float) -> float:
         """Count a failure and return the seconds to wait."""
@@ -141,7 +140,8 @@ class Pool:
                 return
             except OSError as error:
                 wait = backoff.fail(self._plan, now)
-                log.error("cannot start %s %d: %s; again in %.1f s", self.role.name, slot, error, wait)
+                name = self._plan.process_name(self.role, slot)
+                log.error("cannot start %s: %s; again in %.1f s", name, error, wait)
                 if not self.ever_ready:
                     self.exit_status = 1
         self.next_start = min(self.next_start, backoff.retry_at)

@@ -32,6 +32,7 @@ _PROGRAM = str(Path(__file__).resolve().with_name("__main__.py"))
 class WorkerProcess:
     """One worker process.
 
+    name      its name in logs: "worker 0".
     state     what the master knows that the worker does, or has asked it to do.
     ready_at  when it became READY on the monotonic clock, or None.
     deadline  when the master sends it the next signal if it has not gone on by then, on the monotonic clock.
@@ -39,6 +40,7 @@ class WorkerProcess:
 
     def __init__(self, process: subprocess.Popen[bytes], role: Role, slot: int, generation: int, plan: Plan) -> None:
         self.process = process
+        self.name = plan.process_name(role, slot)
         self.role = role
         self.slot = slot
         self.generation = generation
@@ -50,7 +52,7 @@ class WorkerProcess:
         self._aborted = False
 
     def __str__(self) -> str:
-        return f"{self.role.name} {self.slot} (pid {self.process.pid})"
+        return f"{self.name} (pid {self.process.pid})"
 
     def set_ready(self, now: float) -> None:
         """Note that the worker has become READY. If it was asked to end before that, ask it again."""

@@ -29,9 +29,8 @@ import math
 import mmap
 import os
 import struct
-import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import IntEnum
 from operator import itemgetter
 from typing import Any
@@ -99,6 +98,8 @@ def anonymous_file(name: str) -> int:
     """Return the descriptor of a new file in memory (an unlinked one where the system has no memfd). Raises OSError."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create(name)
+    import tempfile  # only here, since it takes longer to import than all of this package
+
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
 
@@ -139,7 +140,8 @@ class Scoreboard:
         counters  the service's own columns.
         """
         columns = (*WORKER_COLUMNS, *counters)
-        text = json.dumps({"server": SERVER_COLUMNS, "columns": columns}, default=asdict).encode()
+        described = {"server": SERVER_COLUMNS, "columns": columns}
+        text = json.dumps({key: [each._asdict() for each in value] for key, value in described.items()}).encode()
         width = -(-len(columns) // _LINE) * _LINE
         line = _LINE * _CELL
         start = -(-(_HEADER.size + len(text)) // line) * line

@@ -1,24 +1,25 @@
 """Counts by client, shared by the workers of one master, in memory of a fixed size and without locks.
 
-Each worker has a part of the memory of its own, where it alone writes; a count is the sum over all parts. So no
-update can be lost and none waits. A part is a hash table of buckets with eight entries each; where a bucket is full
-the entry that ends first gives way, held ones last. Counts by interval are kept for the present interval and the one
-before; the estimate takes of the latter what a window sliding back from now would still see, as if that had come
-evenly spread.
+Each worker writes only its own part of the memory; a count is the sum over all parts. So no update is lost and none
+waits. A part is a hash table; its buckets have eight entries each. In a full bucket a new entry replaces the one that
+ends first, and a held one only when all are held. A count by interval is kept for the present interval and for the one
+before it. The estimate adds to the present count the share of the previous one that a window ending now still covers,
+as if that count had come evenly spread.
 
-The errors that follow, all but the last two to the client's favour:
-- workers that decide in the same instant do not see each other: a limit is passed by up to one for each worker;
-- entries that gave way count no more: with more clients at a time than entries, a limit is passed up to as often as
-  an entry is lost. Nothing is ever refused because the table is full;
-- a worker that starts in the place of an ended one begins with nothing, and what that had counted is gone;
-- the estimate is off where a client's traffic comes in bursts: at most by the last interval's count;
-- two clients whose 64-bit fingerprints are equal are counted as one.
+Errors that follow from this; all but the last two favour the client:
+- Workers that decide in the same instant do not see each other's decisions: a limit can be exceeded by one for each
+  worker.
+- Replaced entries count no more: with more clients at a time than entries, a limit can be exceeded as often as an entry
+  is replaced. Nothing is refused because the table is full.
+- A worker that starts in the slot of an ended one starts with no counts; those of the ended one are lost.
+- Where a client's traffic comes in bursts the estimate is off, by the previous interval's count at most.
+- Two clients whose 64-bit fingerprints are equal are counted as one.
 
-Must not know: what is counted, or who a client is. Weak: a reader that meets an entry in the very moment in which
-its owner replaces it may take a neighbour's numbers for one decision; so a refusal is looked at twice.
+Must not know: what is counted, or who a client is. Weak: a reader that meets an entry at the moment when its owner
+replaces it may take a neighbour's numbers for one decision. So each refusal is computed twice.
 
-A worker's part, in 8-byte cells: [magic][7 unused], then buckets of [8 fingerprints][8 x (end, count, before)].
-An entry's `end` is a time in milliseconds of the system's monotonic clock: that from which it means nothing.
+A worker's part, in cells of 8 octets: [magic][7 unused], then buckets of [8 fingerprints][8 x (end, count, before)].
+`end` is a time in milliseconds of the system's monotonic clock, from which on the entry has no meaning.
 """
 
 from __future__ import annotations
@@ -39,20 +40,23 @@ _WAYS = 8
 _HEADER = 8
 _BUCKET = _WAYS + 3 * _WAYS
 _CELL = 8
-# Native, so that each number is read by one load. Never written by pack_into, which zeroes all of it first.
+# Native, so that each number is read by one load. Not to be written by pack_into, which first zeroes all of it.
 _FINGERPRINTS = struct.Struct(f"{_WAYS}Q")
 _NUMBERS = struct.Struct("3Q")
-# Name and version of the layout, followed by the number of buckets: a part that was made otherwise is not read.
+# Name and version of the layout, then the number of buckets: a part with another layout is not read.
 _MAGIC = int.from_bytes(b"gslt\1", "big") << 24
-# What is held has no end of its own, only an age: later than the end of anything counted by interval.
+# A held entry does not end by time. Its "end" is this plus its age, which is later than the end of any other entry.
 _HELD = 1 << 60
-# How long a new worker's counts may go unseen by others, in seconds, and a dead one's holds be counted.
+# Seconds for which others may not see the counts of a new worker, and still see what a dead one held.
 _REFRESH = 0.25
 _REMEMBERED = 4096
 
 
 def table_size(slots: int, entries: int) -> int:
-    """Octets for `slots` workers with `entries` entries each. Parts of slots without a worker take no memory."""
+    """Return the octets needed for `slots` workers with `entries` entries each.
+
+    The parts of slots that have had no worker take no memory.
+    """
     return slots * _part(_buckets(entries)) * _CELL
 
 
@@ -65,30 +69,33 @@ def _part(buckets: int) -> int:
 
 
 def table_of(worker: Worker, entries: int) -> SharedTable:
-    """The table in a worker's shared memory, for which the plan must have `table_size(plan.size, entries)` octets.
+    """Return the table in a worker's shared memory.
 
-    ValueError when it has not.
+    Raises ValueError unless the plan's `shared_memory` is at least `table_size(plan.size, entries)`.
     """
     if worker.shared is None:
         raise ValueError("the plan has no shared memory")
     board = worker.scoreboard
 
     def serving() -> list[int]:
-        # Before it is READY a worker has no sessions, but perhaps not yet cleared what its slot's last one held.
+        # A worker that is not yet READY has no sessions, but may not yet have cleared what its slot's last worker held.
         return [number for number in range(board.slots) if board.row(number)[STATE] >= WorkerState.READY]
 
     return SharedTable(worker.shared, worker.slot, board.slots, entries, serving)
 
 
 class SharedTable:
-    """This worker's end of the table; a `LimitStore`.
+    """The table as one worker uses it.
+
+    Numbers have a kind and a key, such as "messages" and "192.0.2.1". A kind is either taken or held, not both.
 
     memory  `table_size(slots, entries)` octets that all workers map.
     slot    this worker's part, which no other live worker has. It is cleared here.
-    live    gives the slots of the workers that have sessions: what others hold is not counted.
-    clock   seconds, the same for all processes and never going back.
+    live    returns the slots of the workers that have sessions: what the others held is not counted.
+    clock   returns seconds, the same for all processes and never less than before.
 
-    Cost: some microseconds a call, growing with the number of slots that were ever used.
+    A call takes some microseconds, more with the number of slots that were ever used. Raises ValueError when the memory
+    is too small or has no such slot.
     """
 
     def __init__(
@@ -120,7 +127,7 @@ class SharedTable:
         self._cells[self._own] = self._magic
 
     def take(self, kind: str, key: str, amount: int, limit: int, interval: float) -> bool:
-        """See LimitStore."""
+        """Add `amount` if the sum of the last `interval` seconds stays within `limit`. Returns whether it was added."""
         fingerprint = self._fingerprint(kind, key)
         now = int(self._clock() * 1000)
         window = max(1, int(interval * 1000))
@@ -137,18 +144,18 @@ class SharedTable:
         if ended == end:
             cells[at + 1] += amount
         else:
-            # In this order a reader in between sees too little, never one interval's count twice.
+            # In this order a reader in between sees too little, but never one interval's count twice.
             cells[at + 2] = cells[at + 1] if ended == end - window else 0
             cells[at + 1] = amount
             cells[at] = end
         return True
 
     def level(self, kind: str, key: str, interval: float) -> float:
-        """See LimitStore."""
+        """Return an estimate of what was taken within the last `interval` seconds."""
         return self._sum(self._fingerprint(kind, key), int(self._clock() * 1000), max(1, int(interval * 1000)))
 
     def hold(self, kind: str, key: str, limit: int) -> bool:
-        """See LimitStore."""
+        """Hold one if fewer than `limit` are held. Returns whether it is held: until `release` or this worker's end."""
         fingerprint = self._fingerprint(kind, key)
         if self._held(fingerprint) >= limit and self._held(fingerprint) >= limit:
             return False
@@ -162,11 +169,11 @@ class SharedTable:
         return True
 
     def release(self, kind: str, key: str) -> None:
-        """See LimitStore."""
+        """Give back what one `hold` got."""
         fingerprint = self._fingerprint(kind, key)
         at = self._find(fingerprint)
         if at < 0:
-            return  # it gave way to another
+            return  # it was replaced by another
         count = self._cells[at + 1]
         if count > 1:
             self._cells[at + 1] = count - 1
@@ -174,7 +181,7 @@ class SharedTable:
             bucket = self._own + _HEADER + fingerprint % self._buckets * _BUCKET
             self._cells[bucket + (at - bucket - _WAYS) // 3] = 0
 
-    # Reading all parts
+    # Reading all parts:
 
     def _sum(self, fingerprint: int, now: int, window: int) -> float:
         if now / 1000 - self._refreshed >= _REFRESH:
@@ -219,10 +226,10 @@ class SharedTable:
         self._used = [start * _CELL for start in used]
         self._holding = [start * _CELL for start in used if start in live]
 
-    # Writing our own
+    # Writing the own part:
 
     def _find(self, fingerprint: int) -> int:
-        """The first of the three cells of our entry, -1 when there is none."""
+        """Return the index of the first of the three cells of our entry, -1 when there is no entry."""
         bucket = self._own + _HEADER + fingerprint % self._buckets * _BUCKET
         fingerprints = _FINGERPRINTS.unpack_from(self._memory, bucket * _CELL)
         if fingerprint not in fingerprints:
@@ -230,13 +237,13 @@ class SharedTable:
         return bucket + _WAYS + 3 * fingerprints.index(fingerprint)
 
     def _replace(self, fingerprint: int, end: int, count: int) -> None:
-        """Make an entry in the place of a free one or of that which ends first."""
+        """Make an entry in place of a free one, or else of the one that ends first."""
         cells = self._cells
         bucket = self._own + _HEADER + fingerprint % self._buckets * _BUCKET
         ways = range(_WAYS)
         way = min(ways, key=lambda each: cells[bucket + _WAYS + 3 * each] if cells[bucket + each] else 0)
         at = bucket + _WAYS + 3 * way
-        cells[bucket + way] = 0  # until all of it is new, no reader may find it
+        cells[bucket + way] = 0  # no reader may find the entry until all of it is new
         cells[at] = end
         cells[at + 1] = count
         cells[at + 2] = 0

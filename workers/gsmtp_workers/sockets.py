@@ -1,4 +1,4 @@
-"""Listening sockets: made by the master before any worker, and ended by it after the last one.
+"""Listening sockets: the master binds them before it starts a worker, and closes them after the last one has ended.
 
 Promises: all listeners are bound or none (`BindError`); at the end nobody who got through to a listener is
 reset without a farewell. Must not know: workers, signals, protocols (a farewell is bytes). Weak: two
@@ -39,7 +39,7 @@ _HIGHEST_TTL = 255
 
 
 class BoundListener:
-    """A listener with its open socket, non-blocking, and its real `address` ("host:port" or the path)."""
+    """A listener with its open, non-blocking socket, and its real `address` as text ("host:port" or the path)."""
 
     def __init__(self, listener: Listener, sock: socket.socket, path: str = "") -> None:
         self.listener = listener
@@ -49,14 +49,14 @@ class BoundListener:
         self._file = _identity(path) if path else None
 
     def remove_file(self) -> None:
-        """Remove the unix socket's file, if it is still the one that was made here."""
+        """Remove the unix socket's file if it is still the one that was made here. Raises OSError."""
         if self._file is not None and _identity(self._path) == self._file:
             os.unlink(self._path)
         self._file = None
 
 
 def show_address(address: object) -> str:
-    """A socket address as text: "192.0.2.1:25", "[2001:db8::1]:25", or a unix socket's path."""
+    """Return a socket address as text: "192.0.2.1:25", "[2001:db8::1]:25", or a unix socket's path."""
     if isinstance(address, tuple):
         host, port = address[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -64,7 +64,7 @@ def show_address(address: object) -> str:
 
 
 def bind_all(listeners: Sequence[Listener]) -> list[BoundListener]:
-    """Bind every listener, in order. BindError: one could not be bound, and none is."""
+    """Bind every listener, in order. Raises BindError when one cannot be bound; then none is."""
     bound: list[BoundListener] = []
     try:
         for listener in listeners:
@@ -79,9 +79,9 @@ def bind_all(listeners: Sequence[Listener]) -> list[BoundListener]:
 
 
 def check_all(listeners: Sequence[Listener]) -> None:
-    """Raise the BindError that `bind_all` would, as far as it can be told without listening.
+    """Raise the BindError that `bind_all` would raise, as far as that can be found out without listening.
 
-    An address in use is no mistake here: it may be this same server that runs.
+    An address in use is no error here: the server that uses it may be the one that is checked.
     """
     for listener in listeners:
         try:
@@ -120,7 +120,7 @@ def close_all(bound: Sequence[BoundListener], linger: float) -> None:
 
 
 def say_farewell(sock: socket.socket, farewell: bytes) -> bool:
-    """Send a farewell on a non-blocking socket and close our half. False: the client has gone already."""
+    """Send a farewell on a non-blocking socket and close our half. Returns False when the client has gone already."""
     try:
         if farewell:
             sock.send(farewell)
@@ -131,9 +131,9 @@ def say_farewell(sock: socket.socket, farewell: bytes) -> bool:
 
 
 def discard(sock: socket.socket) -> bool:
-    """Read and throw away what has come, 1 MiB at most, so that a flood holds nobody up.
+    """Read and throw away what has arrived, at most 1 MiB, so that one client cannot hold up others.
 
-    True: the client has closed (or reset); False: it may send more.
+    Returns True when the client has closed (or reset), False when it may send more.
     """
     try:
         for _ in range(16):
@@ -202,7 +202,7 @@ def _bind_tcp(listener: Listener, all_listeners: Sequence[Listener]) -> socket.s
     try:
         return _bound(family, address, shared)
     except OSError as error:
-        # A system without IPv6 (as in many containers): "everything" is then everything in IPv4.
+        # The system has no IPv6, as in many containers: all addresses are then all IPv4 addresses.
         if not shared or error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             raise
         return _bound(socket.AF_INET, ("0.0.0.0", listener.port), shared=False)
@@ -214,7 +214,7 @@ def _bound(family: int, address: object, shared: bool) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not shared)
-        # Linux hands this on to accepted sockets, which saves a system call for each.
+        # On Linux accepted sockets inherit this, which saves a system call for each.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setblocking(False)
         sock.bind(address)  # type: ignore[arg-type]
@@ -230,7 +230,7 @@ def _bind_unix(listener: Listener) -> BoundListener:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        umask = os.umask(0o777 & ~listener.mode)  # never wider than asked for, not even for a moment
+        umask = os.umask(0o777 & ~listener.mode)  # so that the mode is never wider than asked for
         try:
             sock.bind(path)
         finally:
@@ -270,7 +270,7 @@ def _remove_stale(name: str, path: str) -> None:
         except ConnectionRefusedError:
             os.unlink(path)
             return
-        except BlockingIOError:  # its backlog is full: it lives
+        except BlockingIOError:  # its backlog is full: the server lives
             pass
     raise BindError(name, os.strerror(errno.EADDRINUSE))
 

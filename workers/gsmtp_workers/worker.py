@@ -68,6 +68,7 @@ class Endpoint:
 class Worker:
     """This process, as the factory and the service see it.
 
+    name              its name in logs: "worker 0".
     slot, generation  its row on the scoreboard, and which load of the settings and the code it runs.
     sessions          the number of open connections, from accept until the handle returns.
     state, draining   once `draining` is true no further session begins; one may have begun just before.
@@ -83,6 +84,7 @@ class Worker:
         self.plan = config.plan
         self.role = config.role
         self.slot = config.slot
+        self.name = config.plan.process_name(config.role, config.slot)
         self.generation = config.generation
         self.sessions = 0
         self.draining = False
@@ -246,7 +248,7 @@ class Worker:
                 return
             self._wake.wait(min(left, self.plan.heartbeat))
         if self.sessions and not interrupted():
-            log.warning("%s %d: %d sessions cut off", self.role.name, self.slot, self.sessions)
+            log.warning("%s: %d sessions cut off", self.name, self.sessions)
 
     def _exit(self) -> None:
         """Wait for farewells, close the listeners, run the exit callbacks.
@@ -324,9 +326,9 @@ class Worker:
         self._logged = now, time.monotonic()
         if now[0] > failures:
             error = next(a.last_failure for a in self._acceptors if a.last_failure is not None)
-            log.error("%s %d cannot accept: %s (%d times)", self.role.name, self.slot, error, now[0] - failures)
+            log.error("%s cannot accept: %s (%d times)", self.name, error, now[0] - failures)
         if now[1] > refused:
-            log.error("%s %d has no descriptors left: %d turned away", self.role.name, self.slot, now[1] - refused)
+            log.error("%s has no descriptors left: %d turned away", self.name, now[1] - refused)
 
 
 def _resident() -> float:

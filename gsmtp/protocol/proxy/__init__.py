@@ -1,11 +1,11 @@
-"""The PROXY protocol, versions 1 and 2: what a load balancer says of its client before the first octet of that.
+"""The PROXY protocol, versions 1 and 2: a load balancer describes its client before the client's first octet.
 
-Grammar and numbers are those of haproxy's doc/proxy-protocol.txt ("the specification" below). `ProxyReader` takes
-octets as they come; it promises that the result does not depend on how they were sliced, that it keeps no more than
-`limit` octets and those fed last, and that whatever follows the header (an SMTP client's octets, a TLS ClientHello)
-is kept in `rest`. It must not know whom to believe: anyone can send such a header, so the caller asks for one only
-where the real peer is a trusted proxy, and there always (section 5 forbids to guess whether one is there).
-Weak: the texts in a header (`authority`, `tls.common_name`) may be what the client sent, unchecked by the proxy.
+Grammar and numbers are those of haproxy's doc/proxy-protocol.txt ("the specification" below). `ProxyReader` promises
+that the result does not depend on how the octets were sliced, that it keeps no more than `limit` octets and those fed
+last, and that the octets after the header (an SMTP client's, a TLS ClientHello) are in `rest`. It must not know whom
+to believe. Anyone can send such a header, so the caller asks for one only where the real peer is a trusted proxy, and
+there always (section 5 forbids to guess whether one is there). Weak: the texts in a header (`authority`,
+`tls.common_name`) may be what the client sent, unchecked by the proxy.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ __all__ = [
     "encode",
 ]
 
-# Unix addresses take 216 octets, a host name and the details of TLS some 800; a client's certificate, which newer
-# proxies can add, two thousand. What is longer fills memory before anything is known of the client.
+# Unix addresses take 216 octets, a host name and the details of TLS some 800, and a client's certificate, which newer
+# proxies can add, two thousand. A longer header would fill memory before anything is known of the client.
 DEFAULT_LIMIT = 4096
 
 
 class ProxyReader:
-    """Reads one header. `limit`: octets of a version 2 header, all of it.
+    """Reads one header.
 
-    `rest`: after the header, the octets that followed it.
+    `limit` is the greatest number of octets of a version 2 header. `rest` has the octets that followed the header.
     """
 
     __slots__ = ("_buffer", "_header", "_limit", "rest")
@@ -44,9 +44,9 @@ class ProxyReader:
         self.rest = b""
 
     def feed(self, data: bytes) -> ProxyHeader | None:
-        """Take octets; the header once it is whole, None when more is needed.
+        """Take octets. Return the header once it is whole, None when more octets are needed.
 
-        Raises ProxyError as soon as it cannot become one, and RuntimeError when it has been given out already.
+        Raises ProxyError as soon as the octets cannot become a header, and RuntimeError when it was returned already.
         """
         if self._header is not None:
             raise RuntimeError("the header has been read; what follows is not for this reader")
@@ -66,5 +66,5 @@ class ProxyReader:
 
 
 def encode(header: ProxyHeader) -> bytes:
-    """The octets that give this header. ValueError where its version or the format has no room for it."""
+    """Return the octets of a header. Raises ValueError when its version or the format has no room for it."""
     return line.encode(header) if header.version == 1 else binary.encode(header)

@@ -35,7 +35,10 @@ _ADDRESSES = {1: struct.Struct("!4s4sHH"), 2: struct.Struct("!16s16sHH"), 3: str
 
 
 def size(buffer: bytes, limit: int) -> int:
-    """The octets of the whole header, 0 when that is not known yet. Raises ProxyError for more than `limit`."""
+    """Return the number of octets of the whole header, 0 when it is not known yet.
+
+    Raises ProxyError for another version, command or address family, and for more octets than `limit`.
+    """
     if len(buffer) > 12:
         if buffer[12] >> 4 != 2:
             raise ProxyError(f"PROXY protocol version {buffer[12] >> 4}")
@@ -53,12 +56,12 @@ def size(buffer: bytes, limit: int) -> int:
 
 
 def parse(data: bytes) -> ProxyHeader:
-    """A whole header. Raises ProxyError."""
+    """Return the header in `data`, which is whole. Raises ProxyError."""
     number, transport = data[13] >> 4, data[13] & 15
     if not data[12] & 15:
         return ProxyHeader(2, ProxyCommand.LOCAL)
     if number == 0:
-        return ProxyHeader(2)  # how long its addresses are is not said, so neither where TLVs would begin
+        return ProxyHeader(2)  # the length of its addresses is not known, so TLVs could begin anywhere
     form = _ADDRESSES[number]
     at = _FIXED + form.size
     if len(data) < at:
@@ -108,7 +111,7 @@ def _text(value: bytes | None) -> str | None:
 
 
 def _walk(data: bytes, at: int) -> Iterator[tuple[int, int, bytes]]:
-    """(type, offset of the value, value) of each TLV from `at` on."""
+    """Yield (type, offset of the value, value) of each TLV from `at` on. Raises ProxyError."""
     while at < len(data):
         start = at + 3
         end = start + int.from_bytes(data[at + 1 : start], "big")
@@ -119,7 +122,7 @@ def _walk(data: bytes, at: int) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _tlvs(data: bytes, at: int, wanted: set[int]) -> tuple[dict[int, bytes], tuple[tuple[int, bytes], ...]]:
-    """The wanted TLVs by type, and all others but NOOP."""
+    """Return the wanted TLVs by type, and all others but NOOP. Raises ProxyError."""
     known: dict[int, bytes] = {}
     other: list[tuple[int, bytes]] = []
     for kind, _, value in _walk(data, at):
@@ -157,7 +160,7 @@ def _verify(data: bytes, at: int, given: bytes) -> None:
 
 
 def encode(header: ProxyHeader) -> bytes:
-    """The octets. Raises ValueError where version 2 has no room for it."""
+    """Return the octets of a header. Raises ValueError when version 2 has no room for it."""
     if header.command is ProxyCommand.LOCAL or header.family is ProxyFamily.UNSPEC:
         if header != ProxyHeader(2, header.command):
             raise ValueError("nothing is read of a LOCAL header or one without addresses")

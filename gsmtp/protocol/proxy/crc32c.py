@@ -1,4 +1,4 @@
-"""CRC-32C, which the standard library lacks: for some hundred octets once a connection, not for contents."""
+"""CRC-32C, which the standard library lacks. It is meant for the few hundred octets of a header, not for contents."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TABLE = tuple(_table())
 
 
 def crc32c(data: bytes) -> int:
-    """CRC-32 with Castagnoli's polynomial (RFC 4960 appendix B)."""
+    """Return the CRC-32 of `data` with Castagnoli's polynomial (RFC 4960 appendix B)."""
     crc, table = 0xFFFFFFFF, _TABLE
     for octet in data:
         crc = crc >> 8 ^ table[(crc ^ octet) & 255]

@@ -1,4 +1,4 @@
-"""What a PROXY header says, whichever version it came in, and the addresses in it."""
+"""A PROXY header of either version, and the addresses in it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from gsmtp.protocol.envelope import Address
+from gsmtp.socket_address import host_text
 
 
 class ProxyError(ValueError):
-    """This is no PROXY header. The specification wants the connection dropped, so there is no reply to give."""
+    """Raised for octets that are no PROXY header. The specification wants the connection dropped without a reply."""
 
 
 class ProxyCommand(Enum):
-    """LOCAL: the proxy speaks for itself (a health check). PROXY: for a client."""
+    """LOCAL: the proxy connects for itself (a health check). PROXY: it connects for a client."""
 
     LOCAL = 0
     PROXY = 1
 
 
 class ProxyFamily(Enum):
-    """What the client's connection was; UNSPEC: not said, or nothing that mail comes by (UDP)."""
+    """The kind of the client's connection. UNSPEC: it was not said, or is none that mail comes by (UDP)."""
 
     UNSPEC = "unspec"
     TCP4 = "tcp4"
@@ -35,9 +36,10 @@ class ProxyFamily(Enum):
 class ProxyTls:
     """TLS between client and proxy (2.2.6).
 
-    `active`: the client spoke TLS. `certificate`: it showed one, in this connection or earlier in the TLS session.
-    `verify` is 0 when the proxy found that good; it is 0 without a certificate too, so ask `verified`. Texts are None
-    where the proxy did not say; `common_name` is the client's. `other`: further TLVs as (type, value).
+    `active` says that the client used TLS, `certificate` that it showed a certificate, in this connection or earlier
+    in the TLS session. `verify` is 0 when the proxy found the certificate good; it is 0 without one too, so use
+    `verified`. Texts that the proxy did not send are None; `common_name` is the client's. `other` has further TLVs as
+    (type, value).
     """
 
     active: bool = False
@@ -67,9 +69,9 @@ class ProxyHeader:
     """One header.
 
     `source` and `destination` are socket addresses of the client's connection: ("192.0.2.1", 25),
-    ("2001:db8::1", 25, 0, 0), a path ("" unnamed, "\\0name" abstract). Both are None for LOCAL and for UNSPEC: then
-    the real addresses of the connection are to be kept. `checksum`: a CRC32C was there, and right. `other`: TLVs that
-    are not known here, as (type, value), in their order; NOOP is dropped.
+    ("2001:db8::1", 25, 0, 0), or a path ("" unnamed, "\\0name" abstract). Both are None for LOCAL and for UNSPEC; the
+    connection keeps its real addresses then. `checksum` says that there was a correct CRC32C. `other` has the TLVs that
+    are not known here as (type, value), in their order and without NOOP.
     """
 
     version: int = 2
@@ -87,7 +89,7 @@ class ProxyHeader:
 
 
 def parse_ip(family: ProxyFamily, host: str | bytes) -> IPv4Address | IPv6Address:
-    """An address of that family. Raises ValueError."""
+    """Return an address of that family. Raises ValueError."""
     if family is ProxyFamily.TCP4:
         return IPv4Address(host)
     address = IPv6Address(host)
@@ -97,15 +99,14 @@ def parse_ip(family: ProxyFamily, host: str | bytes) -> IPv4Address | IPv6Addres
 
 
 def socket_address(address: IPv4Address | IPv6Address, port: int) -> tuple[Any, ...]:
-    """As `socket` has it."""
+    """Return the address in the form that the `socket` module uses."""
     if isinstance(address, IPv4Address):
         return str(address), port
-    mapped = address.ipv4_mapped  # written as accept() does, which Python before 3.13 does not
-    return (str(address) if mapped is None else f"::ffff:{mapped}"), port, 0, 0
+    return host_text(address), port, 0, 0
 
 
 def endpoints(family: ProxyFamily, header: ProxyHeader) -> Iterator[tuple[IPv4Address | IPv6Address, int]]:
-    """(address, port) of source and destination. Raises ValueError when they are not of that family."""
+    """Yield (address, port) of source and destination. Raises ValueError when they are not of that family."""
     for end in (header.source, header.destination):
         if not isinstance(end, tuple) or not 0 <= end[1] <= 65535:
             raise ValueError(f"not an address for {family.value}: {end!r}")

@@ -24,7 +24,10 @@ _PORT = re.compile(r"0|[1-9][0-9]{0,4}")
 
 
 def size(buffer: bytes) -> int:
-    """The octets of the line, 0 when its end has not come. Raises ProxyError."""
+    """Return the number of octets of the line, 0 when its end has not come.
+
+    Raises ProxyError for a line that is too long or does not end with CRLF.
+    """
     end = buffer.find(b"\n") + 1
     if (end or len(buffer)) > _LIMIT or (not end and len(buffer) == _LIMIT):
         raise ProxyError(f"PROXY line longer than {_LIMIT} octets")
@@ -34,7 +37,7 @@ def size(buffer: bytes) -> int:
 
 
 def parse(line: bytes) -> ProxyHeader:
-    """The header in a whole line. Raises ProxyError."""
+    """Return the header in a whole line. Raises ProxyError."""
     try:
         words = line[:-2].decode("ascii").split(" ")
     except UnicodeDecodeError:
@@ -57,7 +60,7 @@ def parse(line: bytes) -> ProxyHeader:
 
 
 def encode(header: ProxyHeader) -> bytes:
-    """The line. Raises ValueError where version 1 has no room for it."""
+    """Return the line of a header. Raises ValueError when version 1 has no room for it."""
     if (
         header.command is not ProxyCommand.PROXY
         or header.family is ProxyFamily.UNIX

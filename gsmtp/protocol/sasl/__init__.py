@@ -1,7 +1,7 @@
 """SASL without I/O: the mechanisms of AUTH (RFC 4954), server and client side, in one table.
 
-`exchange.py` says how a mechanism is driven. Here stands which there are, when a server offers which, and which of
-those a client takes. New mechanisms are a row.
+exchange.py says how a mechanism is driven. This file has the table of mechanisms, and the rules by which a server
+offers them and a client chooses one. A new mechanism is a row.
 
     initial = None or decode_initial(argument)
     exchange = MECHANISMS[name].server(context, initial)
@@ -88,9 +88,11 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Mechanism:
-    """One row: `hook` is what the handler must have; `secret` what the client must (a field of `ClientContext`).
+    """One row of the table.
 
-    `plaintext`: whoever reads the connection can log in afterwards. `binding` and `certificate`: what TLS must give.
+    `hook` is the hook that the handler must have. `secret` is the field of `ClientContext` that a client needs.
+    `plaintext` says that whoever reads the connection can log in afterwards. `binding` and `certificate` say that TLS
+    must provide channel binding, or a verified certificate of the client.
     """
 
     name: str
@@ -135,10 +137,10 @@ def offered(
     client_certificate: bool = False,
     without_tls: bool = False,
 ) -> tuple[str, ...]:
-    """The mechanisms that a server with these hooks has for this connection, strongest first.
+    """Return the mechanisms that a server with these hooks offers on this connection, strongest first.
 
-    In clear there are none, not even those that hide the password (what they send can be guessed from), unless
-    `without_tls`. ReverseDns are in upper case; compare a client's with `str.upper` (RFC 4954 4 takes any case).
+    Without TLS there are none unless `without_tls`. That includes the mechanisms that hide the password, because it
+    can be guessed from what they send. Names are in upper case; RFC 4954 4 lets clients write them in any case.
     """
     if not (tls or without_tls):
         return ()
@@ -152,9 +154,9 @@ def offered(
 
 
 def choose(context: ClientContext, *, tls: bool, without_tls: bool = False) -> Mechanism | None:
-    """The strongest mechanism that the server offers and the client has the means for; None if there is none.
+    """Return the strongest mechanism that the server offers and the client can use, or None.
 
-    A password or a token in plaintext goes over TLS only, unless `without_tls`.
+    A mechanism that shows a password or a token is used over TLS only, unless `without_tls`.
     """
     names = {name.upper() for name in context.offered}
     for mechanism in MECHANISMS.values():

@@ -1,8 +1,8 @@
 """CRAM-MD5 (RFC 2195): an HMAC of the server's challenge, keyed with the password.
 
-The password does not cross the wire, but the server must have it in plain, nothing proves the server to the client,
-and who has read an exchange can try passwords at leisure. Kept for clients that have nothing better. RFC 2195 knows
-no SASLprep, so the user and the password are taken as they are, in UTF-8.
+The password does not cross the wire. Weak: the server must have it in plain, nothing proves the server to the client,
+and whoever has read an exchange can try passwords offline. It is kept for clients that have nothing better. RFC 2195
+has no SASLprep, so the user and the password are taken as they are, in UTF-8.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _RESPONSE = re.compile(rb"(?P<user>.+) (?P<digest>[0-9A-Fa-f]{32})", re.S)
 
 @server_side
 def cram_md5_server(context: ServerContext, initial: bytes | None, *, challenge: bytes | None = None) -> ServerExchange:
-    """CRAM-MD5; `challenge` takes the place of a random one."""
+    """CRAM-MD5. `challenge` is random unless given."""
     if initial is not None:
-        # RFC 4954 4: 501 where the client cannot speak first.
+        # RFC 4954 4: the reply is 501 when the mechanism has no initial response.
         raise Refusal(MALFORMED, "CRAM-MD5 takes no initial response")
     if challenge is None:
-        # RFC 2195 2 asks for random digits and a timestamp: what counts is that it never comes again.
+        # RFC 2195 2 asks for random digits and a timestamp, so that no challenge comes twice.
         challenge = f"<{secrets.randbits(64)}.{secrets.randbits(64)}@{context.hostname}>".encode()
     match = _RESPONSE.fullmatch((yield Challenge(challenge)))
     if match is None:
@@ -50,7 +50,7 @@ def cram_md5_server(context: ServerContext, initial: bytes | None, *, challenge:
     user = name(match["user"], "user")
     password = known_password((yield GetPassword(user, "CRAM-MD5")))
     usable = isinstance(password, str) and password != ""
-    # An unknown user costs the same work, and fails at the same place.
+    # An unknown user costs the same work and fails at the same place.
     key = str(password).encode("utf-8", "surrogatepass") if usable else b"unknown"
     digest = hmac.digest(key, challenge, "md5").hex()
     if hmac.compare_digest(digest.encode(), match["digest"].lower()) and usable:
@@ -59,7 +59,7 @@ def cram_md5_server(context: ServerContext, initial: bytes | None, *, challenge:
 
 
 def cram_md5_client(context: ClientContext) -> ClientExchange:
-    """CRAM-MD5. SaslError without a user and a password."""
+    """CRAM-MD5. Raises SaslError without a user and a password."""
     if not (context.user and context.password):
         raise SaslError("CRAM-MD5 needs a user and a password")
     challenge = yield Response(None)

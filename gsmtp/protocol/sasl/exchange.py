@@ -1,16 +1,16 @@
-"""One SASL exchange (RFC 4422) as a generator: what goes in and out of it on either side, base64, and the limits.
+"""One SASL exchange (RFC 4422) as a generator: its steps on either side, base64, and the limits.
 
 The server's side of a mechanism yields a `Challenge` and is sent the client's decoded response, or yields a question
 (`CheckPassword`, `GetPassword`, `CheckToken`, `CheckCertificate`) and is sent the handler's answer. It returns
-`Success` or `Failure`. Nothing that a client sends makes it raise; an answer of the wrong type does (TypeError), so
-that a handler's mistake never lets anyone in.
+`Success` or `Failure`. Nothing that a client sends makes it raise an exception. An answer of the wrong type raises
+TypeError, so that a handler's mistake never lets anyone in.
 
 The client's side yields a `Response` and is sent the server's decoded challenge, or None once the server has said
-235. It returns when it is content with that, and raises `SaslError` when the server has not kept to the mechanism.
+235. It returns when the exchange is complete, and raises `SaslError` when the server has not followed the mechanism.
 
-Both are driven by `advance`. Giving up an exchange is closing the generator. There is no clock, no socket and no
-state outside the generator. Secrets (passwords, tokens, keys, responses) stand in no repr; they do stand in the
-generator's locals for as long as it lives, as Python cannot wipe a str.
+Both are driven by `advance`. To give up an exchange, close the generator. There is no clock, no socket and no state
+outside the generator. No repr shows a secret (password, token, key, response). Weak: the generator's locals hold
+secrets for as long as it lives, because Python cannot wipe a str.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ MALFORMED = Reply(501, "5.5.2", "Malformed authentication data")
 
 
 class SaslError(ValueError):
-    """The client's side cannot go on: credentials that the mechanism cannot carry, or a server that broke its rules."""
+    """The client's side cannot go on: the mechanism cannot carry the credentials, or the server broke its rules."""
 
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """To the client: `334` and `data` in base64 (RFC 4954 4).
+    """The server sends 334 with `data` in base64 (RFC 4954 4).
 
-    With `refused` the credentials were found wrong and this only tells the client more: whatever follows, be it a
-    cancel or a closed connection, is a failed attempt and is to be counted.
+    With `refused` the credentials are wrong already, and the challenge only tells the client more. Whatever follows,
+    a cancel or a closed connection too, counts as a failed attempt.
     """
 
     data: bytes
@@ -57,7 +57,8 @@ class Challenge:
 class CheckPassword:
     """May `user` log in by `password`, and act as `authzid` ("": as itself)? Answer True, or False or None.
 
-    Both are prepared by SASLprep, and neither is empty. Who knows nothing of authzid answers False where there is one.
+    Both are prepared by SASLprep, and neither is empty. A handler without support for authzid answers False when there
+    is one.
     """
 
     user: str
@@ -67,7 +68,7 @@ class CheckPassword:
 
 @dataclass(frozen=True, slots=True)
 class GetPassword:
-    """What proves `user` in `mechanism`? Answer the password, or for SCRAM its `ScramCredentials`; None: unknown."""
+    """What is the password of `user`? For SCRAM its `ScramCredentials` will do. None means that the user is unknown."""
 
     user: str
     mechanism: str
@@ -77,8 +78,8 @@ class GetPassword:
 class CheckToken:
     """Is the bearer `token` good for `user`, the name that the client gave ("": it gave none)?
 
-    Answer True, or the name of the user to be logged in, which then takes the place of the client's; False or None
-    refuse. True where `user` is "" refuses too: there is nobody to log in.
+    Answer True, or the name of the user to be logged in, which replaces the client's. False and None refuse. True
+    refuses too when `user` is "", because there is nobody to log in.
     """
 
     user: str
@@ -88,7 +89,10 @@ class CheckToken:
 
 @dataclass(frozen=True, slots=True)
 class CheckCertificate:
-    """Whose is the client certificate of this TLS session, if it may act as `authzid` ("": as itself)? None refuses."""
+    """Which user owns the client certificate of this TLS session, and may act as `authzid` ("": as itself)?
+
+    Answer the user's name; None refuses.
+    """
 
     authzid: str
 
@@ -98,7 +102,7 @@ Question = CheckPassword | GetPassword | CheckToken | CheckCertificate
 
 @dataclass(frozen=True, slots=True)
 class Success:
-    """`user` is logged in; `authzid` is whom it asked, and was allowed, to act as, "" for itself."""
+    """`user` is logged in, and may act as `authzid` ("": as itself)."""
 
     user: str
     authzid: str = ""
@@ -106,7 +110,7 @@ class Success:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """`reply` is for the client and tells nothing more than it must; `why` is for the log and holds no secret."""
+    """The exchange failed. `reply` is for the client and tells little; `why` is for the log and holds no secret."""
 
     reply: Reply
     why: str
@@ -116,7 +120,7 @@ ServerExchange = Generator[Challenge | Question, Any, Success | Failure]
 
 
 class Refusal(Exception):
-    """Ends a server's exchange from within."""
+    """Raised within a server's exchange to end it; `failure` is what the exchange returns."""
 
     def __init__(self, reply: Reply, why: str) -> None:
         super().__init__(why)
@@ -127,18 +131,18 @@ class Refusal(Exception):
 class ServerContext:
     """What the mechanisms of one session need to know. All octets are raw, not base64.
 
-    - `hostname` stands in the challenge of CRAM-MD5.
+    - `hostname` is used in the challenge of CRAM-MD5.
     - `secret`, 16 octets or more, makes the salts of SCRAM for users who have none of their own. All workers must
-      have the same one, and keep it over restarts: else a salt that changes tells that a user does not exist.
-    - `offered`: the mechanisms announced to this client, for SCRAM's detection of a downgrade.
-    - `channel_bindings`: type (tls-exporter, tls-unique, tls-server-end-point) to data, for SCRAM's -PLUS.
-    - `iterations` for SCRAM with a plain password or an unknown user. Where credentials are stored, it should be
-      theirs, or unknown users show by it.
-    - `stored_keys`: the handler answers `ScramCredentials`, not passwords, so that an unknown user must not cost the
-      time of a key derivation either.
-    - `oauth_scope`, `openid_configuration`: told to a client whose token was refused, "" to leave out.
+      have the same one and keep it over restarts, because a salt that changes tells that a user does not exist.
+    - `offered` has the mechanisms announced to this client, by which SCRAM detects a downgrade.
+    - `channel_bindings` maps a type (tls-exporter, tls-unique, tls-server-end-point) to its data, for SCRAM's -PLUS.
+    - `iterations` is SCRAM's number for a plain password or an unknown user. Where credentials are stored it should
+      be theirs, because another number would tell which users are unknown.
+    - `stored_keys` says that the handler answers `ScramCredentials` and not passwords. An unknown user then costs no
+      key derivation either.
+    - `oauth_scope` and `openid_configuration` are told to a client whose token was refused; "" leaves them out.
 
-    ValueError for a short secret or fewer iterations than 4096.
+    Raises ValueError for a short secret or fewer iterations than 4096.
     """
 
     hostname: str
@@ -159,7 +163,7 @@ class ServerContext:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """To the server: `data` in base64; None, as the first, for AUTH without an initial response (RFC 4954 4)."""
+    """The client sends `data` in base64. None comes first only: AUTH has no initial response then (RFC 4954 4)."""
 
     data: bytes | None = field(repr=False)
 
@@ -169,11 +173,11 @@ ClientExchange = Generator[Response, bytes | None, None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientContext:
-    """What a client has to log in with, and what it knows of the server.
+    """A client's credentials, and what it knows of the server.
 
-    `password`, `token` and `certificate` (TLS was set up with one) say what there is; `authzid` is whom to act as,
-    "" for oneself. `host` and `port` are the server's, for OAUTHBEARER. `offered` and `channel_bindings` as in
-    `ServerContext`. SaslError for a text that cannot be UTF-8.
+    `password`, `token` and `certificate` (whether TLS was set up with one) are what the client has. `authzid` is the
+    user to act as, "" for oneself. `host` and `port` are the server's, for OAUTHBEARER. `offered` and
+    `channel_bindings` are as in `ServerContext`. Raises SaslError for a text that cannot be written in UTF-8.
     """
 
     user: str = ""
@@ -200,7 +204,10 @@ _Returns = TypeVar("_Returns")
 
 
 def advance(exchange: Generator[_Yields, Any, _Returns], value: object = None) -> _Yields | _Returns:
-    """Send `value` (None to begin) and return what the exchange yields next, or what it returned at its end."""
+    """Send `value` (None to begin). Return what the exchange yields next, or what it returned at its end.
+
+    Raises what the exchange raises: TypeError for an answer of the wrong type, SaslError on the client's side.
+    """
     try:
         return exchange.send(value)
     except StopIteration as end:
@@ -209,32 +216,32 @@ def advance(exchange: Generator[_Yields, Any, _Returns], value: object = None) -
 
 
 def encode(data: bytes) -> str:
-    """Base64 for the wire; for an initial response use `encode_initial`."""
+    """Return `data` in base64, for a challenge or a response; `encode_initial` is for an initial response."""
     return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
 def encode_initial(data: bytes) -> str:
-    """An initial response for the AUTH command: "=" stands for the empty one (RFC 4954 4)."""
+    """Return an initial response as the AUTH command has it; "=" stands for an empty one (RFC 4954 4)."""
     return encode(data) or "="
 
 
 def decode(text: str | bytes) -> bytes:
-    """The octets of one response or challenge; ValueError unless it is base64 to the letter (RFC 4648 3.3, 4)."""
+    """Return the octets of a response or challenge. Raises ValueError unless it is strict base64 (RFC 4648 3.3, 4)."""
     if len(text) > MAX_LINE:
         raise ValueError("longer than a line of an exchange may be")
     try:
         data = binascii.a2b_base64(text, strict_mode=True)
     except ValueError:
         raise ValueError("not base64") from None
-    # RFC 4648 3.5: bits that are left over are zero, so that no two texts mean the same. And Python 3.11 lets surplus
-    # padding pass after a whole group, strict or not.
+    # RFC 4648 3.5: bits that are left over are zero, so that no two texts mean the same. Python 3.11 also takes surplus
+    # padding after a whole group, strict or not.
     if binascii.b2a_base64(data, newline=False) != (text.encode() if isinstance(text, str) else text):
         raise ValueError("not canonical base64")
     return data
 
 
 def decode_initial(text: str | bytes) -> bytes:
-    """The octets of an initial response, where "=" is the empty one (RFC 4954 4). ValueError as `decode`."""
+    """Return the octets of an initial response; "=" is the empty one (RFC 4954 4). Raises ValueError as `decode`."""
     return b"" if text in ("=", b"=") else decode(text)
 
 
@@ -245,7 +252,7 @@ _Start = Callable[..., ServerExchange]
 
 
 def server_side(function: _Start) -> _Start:
-    """A server's mechanism: a `Refusal` raised in it is the `Failure` it returns."""
+    """Decorate a server's mechanism so that it returns the `Failure` of a `Refusal` that is raised in it."""
 
     @wraps(function)
     def exchange(*args: Any, **kwargs: Any) -> ServerExchange:
@@ -258,7 +265,7 @@ def server_side(function: _Start) -> _Start:
 
 
 def text(data: bytes, what: str, limit: int) -> str:
-    """`data` as UTF-8. Raises Refusal if it is not, or is longer than `limit` octets."""
+    """Return `data` decoded from UTF-8. Raises Refusal if it is not UTF-8 or is longer than `limit` octets."""
     if len(data) > limit:
         raise Refusal(MALFORMED, f"{what} longer than {limit} octets")
     try:
@@ -268,7 +275,10 @@ def text(data: bytes, what: str, limit: int) -> str:
 
 
 def name(data: bytes, what: str = "name") -> str:
-    """A user or authzid as `text`, without control characters: it will stand in logs and headers."""
+    """Return a user or authzid decoded as by `text`.
+
+    Raises Refusal for control characters too, because names are written to logs and headers.
+    """
     result = text(data, what, MAX_NAME)
     if any(character < " " or "\x7f" <= character <= "\x9f" for character in result):
         raise Refusal(MALFORMED, f"{what} with control characters")
@@ -276,7 +286,10 @@ def name(data: bytes, what: str = "name") -> str:
 
 
 def yes(answer: object) -> bool:
-    """A decision must be a bool: what merely counts as true, such as a coroutine never awaited, must let nobody in."""
+    """Return a decision as a bool; None is False.
+
+    Raises TypeError for anything else: an object that merely counts as true, such as a coroutine, must let nobody in.
+    """
     if answer is None or isinstance(answer, bool):
         return bool(answer)
     raise TypeError(f"a check answers True, False or None, not {type(answer).__name__}")

@@ -1,7 +1,7 @@
 """XOAUTH2 (Google's and Microsoft's form) and OAUTHBEARER (RFC 7628): a bearer token in place of a password.
 
-A refused token is answered by a challenge, a JSON object that tells why; the client sends something back, and only
-then comes 535. The token is checked by the handler; nothing here knows what is in it.
+The server answers a refused token by a challenge, a JSON object that tells why. The client sends any response, and
+then the server says 535. The handler checks the token; this file must not know what is in it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def xoauth2_server(context: ServerContext, initial: bytes | None) -> ServerExcha
 
 @server_side
 def oauthbearer_server(context: ServerContext, initial: bytes | None) -> ServerExchange:
-    """OAUTHBEARER. The authzid is the user's name, which the token has to bear out; host and port are not judged."""
+    """OAUTHBEARER. The authzid is the user's name, which the token has to confirm; host and port are ignored."""
     message = text((yield Challenge(b"")) if initial is None else initial, "OAUTHBEARER", MAX_LINE)
     match = _OAUTHBEARER.fullmatch(message)
     if match is None:
@@ -72,7 +72,7 @@ def oauthbearer_server(context: ServerContext, initial: bytes | None) -> ServerE
         "scope": context.oauth_scope,
         "openid-configuration": context.openid_configuration,
     }
-    # RFC 7628 3.2.2, 4.3: without a token the client asks what it would need, and gets the same error.
+    # RFC 7628 3.2.2, 4.3: a client without a token asks what it would need, and gets the same error.
     return (yield from _check("OAUTHBEARER", user, "".join(auths), error))
 
 
@@ -90,20 +90,20 @@ def _check(mechanism: str, user: str, auth: str, error: dict[str, str]) -> Serve
             return Success(owner)
         why = "token refused"
     told = json.dumps({key: value for key, value in error.items() if value}, separators=(",", ":"))
-    # Whatever comes back: RFC 7628 3.2.3 has %x01, clients of XOAUTH2 send nothing.
+    # The response is ignored: RFC 7628 3.2.3 has %x01, clients of XOAUTH2 send nothing.
     yield Challenge(told.encode(), refused=True)
     return Failure(BAD_CREDENTIALS, why)
 
 
 def xoauth2_client(context: ClientContext) -> ClientExchange:
-    """XOAUTH2. SaslError without a user and a token."""
+    """XOAUTH2. Raises SaslError without a user and a token, and when the token is refused."""
     if not context.user or "\x01" in context.user:
         raise SaslError("XOAUTH2 needs a user, without %x01")
     yield from _told(f"user={context.user}\x01auth=Bearer {_token(context)}\x01\x01", b"")
 
 
 def oauthbearer_client(context: ClientContext) -> ClientExchange:
-    """OAUTHBEARER. SaslError without a token."""
+    """OAUTHBEARER. Raises SaslError without a token, and when it is refused."""
     user = context.authzid or context.user
     if "\x01" in user + context.host or "\0" in user + context.host:
         raise SaslError("OAUTHBEARER takes a user and a host without %x01 and NUL")
@@ -120,7 +120,7 @@ def _token(context: ClientContext) -> str:
 
 
 def _told(message: str, dummy: bytes) -> ClientExchange:
-    """Send the token; a challenge is an error, which gets `dummy` back so that the server can say 535."""
+    """Send the token. A challenge is an error: it gets the response `dummy`, so that the server can say 535."""
     if (yield Response(message.encode())) is not None:
         yield Response(dummy)
         raise SaslError("the server went on after it had refused the token")

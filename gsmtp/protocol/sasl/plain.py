@@ -1,8 +1,8 @@
-"""PLAIN (RFC 4616), LOGIN and EXTERNAL (RFC 4422 A): what the client says is taken at its word, or checked as it is.
+"""PLAIN (RFC 4616), LOGIN and EXTERNAL (RFC 4422 A), in which the client says a name and at most a password.
 
-LOGIN never got beyond a draft (draft-murchison-sasl-login): it is PLAIN in two steps, and treated as that, SASLprep
-included, so that a password is good in both or in neither. PLAIN and LOGIN show the password to whoever reads the
-connection; that they are not offered without TLS is not decided here.
+LOGIN never got beyond a draft (draft-murchison-sasl-login). It is PLAIN in two steps and treated as that, SASLprep
+included, so that a password is good in both or in neither. Weak: PLAIN and LOGIN show the password to whoever reads
+the connection. `gsmtp.protocol.sasl.offered` decides that they are not offered without TLS.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from gsmtp.protocol.sasl.prepare import saslprep
 
 @server_side
 def plain_server(context: ServerContext, initial: bytes | None) -> ServerExchange:
-    """PLAIN: one response with authzid, user and password."""
+    """PLAIN: one response has authzid, user and password."""
     # RFC 4616 2: message = [authzid] UTF8NUL authcid UTF8NUL passwd
     fields = ((yield Challenge(b"")) if initial is None else initial).split(b"\0")
     if len(fields) != 3:
@@ -43,7 +43,7 @@ def plain_server(context: ServerContext, initial: bytes | None) -> ServerExchang
 
 @server_side
 def login_server(context: ServerContext, initial: bytes | None) -> ServerExchange:
-    """LOGIN: the user, which an initial response may give, and then the password."""
+    """LOGIN: one response has the user, which may be the initial response, and the next the password."""
     user = (yield Challenge(b"Username:")) if initial is None else initial
     name(user, "user")  # before the password is asked for
     return (yield from _check(user, (yield Challenge(b"Password:")), ""))
@@ -63,7 +63,7 @@ def _check(user: bytes, password: bytes, authzid: str) -> ServerExchange:
 
 @server_side
 def external_server(context: ServerContext, initial: bytes | None) -> ServerExchange:
-    """EXTERNAL: the client certificate decides; the response is an authzid or empty."""
+    """EXTERNAL: the client certificate decides; the response has an authzid or is empty."""
     authzid = name((yield Challenge(b"")) if initial is None else initial, "authzid")
     user = yield CheckCertificate(authzid)
     if user is None:
@@ -74,7 +74,10 @@ def external_server(context: ServerContext, initial: bytes | None) -> ServerExch
 
 
 def plain_client(context: ClientContext) -> ClientExchange:
-    """PLAIN. The server prepares the strings, so they go as they are (RFC 4616 2)."""
+    """PLAIN. The server prepares the strings, so they are sent as they are (RFC 4616 2).
+
+    Raises SaslError without a user and a password, and for NUL in one of them.
+    """
     fields = (context.authzid, context.user, context.password or "")
     if any("\0" in field for field in fields) or not (fields[1] and fields[2]):
         raise SaslError("PLAIN needs a user and a password, without NUL")
@@ -82,7 +85,10 @@ def plain_client(context: ClientContext) -> ClientExchange:
 
 
 def login_client(context: ClientContext) -> ClientExchange:
-    """LOGIN. The prompts are not looked at: servers word them as they like."""
+    """LOGIN. The prompts are ignored, because servers word them as they like.
+
+    Raises SaslError without a user and a password.
+    """
     if not (context.user and context.password):
         raise SaslError("LOGIN needs a user and a password")
     yield from challenged(Response(None))
@@ -91,19 +97,19 @@ def login_client(context: ClientContext) -> ClientExchange:
 
 
 def external_client(context: ClientContext) -> ClientExchange:
-    """EXTERNAL. RFC 4422 A.1: the authzid has no NUL; empty, the server derives it."""
+    """EXTERNAL. The server derives an empty authzid (RFC 4422 A.1). Raises SaslError for an authzid with NUL."""
     if "\0" in context.authzid:
         raise SaslError("an authzid has no NUL")
     yield from last(Response(context.authzid.encode()))
 
 
 def challenged(response: Response) -> ClientExchange:
-    """Send what must be followed by a challenge."""
+    """Send a response that a challenge must follow. Raises SaslError when the server accepts instead."""
     if (yield response) is None:
         raise SaslError("the server accepted before the exchange was over")
 
 
 def last(response: Response) -> ClientExchange:
-    """Send what must be followed by the server's verdict."""
+    """Send the last response. Raises SaslError when another challenge follows."""
     if (yield response) is not None:
         raise SaslError("the server went on after the exchange was over")

@@ -1,7 +1,7 @@
 """SASLprep (RFC 4013): two ways to type the same name or password become one string.
 
-Asked for by PLAIN (RFC 4616 2) and SCRAM (RFC 5802 2.2, 5.1). Printable ASCII passes as it is. Bound to Unicode 3.2
-by RFC 3454: later characters count as unassigned, which a query may hold and a stored string may not.
+PLAIN (RFC 4616 2) and SCRAM (RFC 5802 2.2, 5.1) ask for it. Printable ASCII passes as it is. RFC 3454 binds it to
+Unicode 3.2: later characters count as unassigned, and only a query may hold them, not a stored string.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import stringprep
 from unicodedata import ucd_3_2_0
 
-# RFC 4013 2.3. NFKC can make a space of C.1.2 anew, so that table stays in.
+# RFC 4013 2.3. Table C.1.2 is among them because NFKC can produce such a space again.
 _PROHIBITED = (
     stringprep.in_table_c12,
     stringprep.in_table_c21_c22,
@@ -24,12 +24,15 @@ _PROHIBITED = (
 
 
 def saslprep(text: str, *, stored: bool = False) -> str:
-    """`text` prepared as a query, or as a `stored` string. ValueError, without the text, if that cannot be or is ""."""
+    """Return `text` prepared as a query, or as a `stored` string.
+
+    Raises ValueError if it cannot be prepared or is empty; the message does not hold the text.
+    """
     if text.isascii() and text.isprintable():
         if not text:
             raise ValueError("empty")
         return text
-    # RFC 4013 2.1, 2.2: non-ASCII spaces become a space, what is commonly mapped to nothing goes; then NFKC.
+    # RFC 4013 2.1, 2.2: non-ASCII spaces become a space, characters of table B.1 are removed, then comes NFKC.
     mapped = "".join(
         " " if stringprep.in_table_c12(character) else character
         for character in text
@@ -43,7 +46,7 @@ def saslprep(text: str, *, stored: bool = False) -> str:
             raise ValueError("has a character that SASLprep prohibits")
         if stored and stringprep.in_table_a1(character):
             raise ValueError("has a character that Unicode 3.2 does not know")
-    # RFC 3454 6: with a right-to-left character there is no left-to-right one, and the first and last are so too.
+    # RFC 3454 6: a text with a right-to-left character has no left-to-right one, and begins and ends with the former.
     if any(map(stringprep.in_table_d1, result)) and (
         any(map(stringprep.in_table_d2, result))
         or not (stringprep.in_table_d1(result[0]) and stringprep.in_table_d1(result[-1]))

@@ -1,15 +1,15 @@
 """SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, 7677): both sides prove that they know the password.
 
-Neither shows it, and the server need not have it. -PLUS ties the exchange to its TLS connection, so that nobody can
-stand in the middle: by tls-exporter (RFC 9266), tls-unique or tls-server-end-point (RFC 5929), whichever the session
-has data for.
+Neither side shows the password, and the server need not have it. -PLUS ties the exchange to its TLS connection, which
+keeps a man in the middle out. It uses the channel binding that the session has data for: tls-exporter (RFC 9266),
+tls-unique or tls-server-end-point (RFC 5929).
 
 An unknown user is carried through to the end with a salt of its own that never changes, and fails like a wrong
-password. Where the handler has plain passwords, known users get their salt the same way. What still may tell the two
-apart is the time that the handler takes to answer, and stored credentials with other iterations than the context's.
+password. Where the handler has plain passwords, known users get their salt the same way. Weak: the time that the
+handler takes to answer may tell the two apart, and so may stored credentials with other iterations than the context's.
 
-SMTP has no place for data beside 235, so the server's signature is one more challenge, which the client answers
-empty (RFC 4422 5, RFC 4954 4). Errors are not spelled out to the client (`e=`): a 535 says enough.
+SMTP has no place for data beside 235, so the server's signature is one more challenge, to which the client's response
+is empty (RFC 4422 5, RFC 4954 4). The client is not told which error it was (`e=`), because 535 says enough.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ from gsmtp.protocol.sasl.prepare import saslprep
 
 SCRAM, SCRAM_PLUS = "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"
 
-# RFC 5802 5.1 sets no length. Peers send 18 to 64 octets; a nonce is repeated twice, so it must not be a lever.
+# RFC 5802 5.1 sets no length. Peers send 18 to 64 octets. The server repeats a nonce, so a long one would make it send
+# much for little.
 MAX_NONCE = 256
 # A server may ask for any number and the client has to compute it: 600,000 is what is advised for stored passwords
 # today; ten times that is some 3 s of processor, and more is an attack on the client.
@@ -89,7 +90,7 @@ _CLIENT_FINAL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class _Opening:
-    """The client's first message, taken apart."""
+    """The parts of the client's first message."""
 
     gs2: str
     bare: str
@@ -102,7 +103,7 @@ class _Opening:
 def scram_server(
     context: ServerContext, initial: bytes | None, *, plus: bool = False, nonce: str | None = None
 ) -> ServerExchange:
-    """SCRAM-SHA-256, with channel binding if `plus`; `nonce` is the server's part, random unless given."""
+    """SCRAM-SHA-256, with channel binding if `plus`. `nonce` is the server's part, random unless given."""
     opening = _open(context, (yield Challenge(b"")) if initial is None else initial, plus)
     answer = known_password((yield GetPassword(opening.user, SCRAM_PLUS if plus else SCRAM)))
     credentials, known = _credentials(context, opening.user, answer)
@@ -158,8 +159,8 @@ def _open(context: ServerContext, message: bytes, plus: bool) -> _Opening:
 def _credentials(
     context: ServerContext, user: str, answer: str | ScramCredentials | None
 ) -> tuple[ScramCredentials, bool]:
-    """What the proof is checked against, and whether it counts."""
-    # Made for known users too: a few microseconds, and they do not tell who is known.
+    """Return the credentials that the proof is checked against, and whether a proof counts."""
+    # The decoy is made for known users too, so that its few microseconds do not tell who is known.
     salt = hmac.digest(context.secret, b"SCRAM salt\0" + user.encode(), "sha256")[:SALT_LENGTH]
     decoy = ScramCredentials(salt, context.iterations, secrets.token_bytes(32), secrets.token_bytes(32))
     if isinstance(answer, ScramCredentials):
@@ -169,7 +170,7 @@ def _credentials(
         try:
             password = saslprep(answer, stored=True)
         except ValueError:
-            pass  # nobody can prove to know it
+            pass  # nobody can prove to know such a password
     if password is None and context.stored_keys:
         return decoy, False
     client_key, server_key = derive_keys(password or "unknown", salt, context.iterations)
@@ -178,10 +179,11 @@ def _credentials(
 
 
 def scram_client(context: ClientContext, *, plus: bool = False, nonce: str | None = None) -> ClientExchange:
-    """SCRAM-SHA-256, with channel binding if `plus`; `nonce` is random unless given.
+    """SCRAM-SHA-256, with channel binding if `plus`. `nonce` is random unless given.
 
-    SaslError without a user and a password, or where SASLprep refuses them; when the server's part is not genuine,
-    or asks for fewer iterations than 4096 (RFC 7677 4: cheap to guess from) or more than MAX_ITERATIONS.
+    Raises SaslError without a user and a password, or if SASLprep refuses them; if the server does not prove that it
+    knows the password; and if it asks for fewer iterations than 4096 (RFC 7677 4: cheap to guess from) or for more
+    than MAX_ITERATIONS.
     """
     try:
         user, password = saslprep(context.user), saslprep(context.password or "", stored=True)
@@ -219,7 +221,7 @@ def scram_client(context: ClientContext, *, plus: bool = False, nonce: str | Non
 
 
 def _flag(context: ClientContext, plus: bool) -> tuple[str, bytes]:
-    """The channel binding flag (RFC 5802 6) and the data that goes with it."""
+    """Return the channel binding flag (RFC 5802 6) and its data. Raises SaslError if `plus` and there is none."""
     for kind in CHANNEL_BINDINGS:
         data = context.channel_bindings.get(kind)
         if data and plus:

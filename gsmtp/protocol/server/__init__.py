@@ -1,1 +1,1 @@
-"""The receiving end of SMTP and LMTP as a state machine without I/O; see session.py."""
+"""The receiving end of SMTP and LMTP as a state machine without I/O. session.py is where to begin reading."""

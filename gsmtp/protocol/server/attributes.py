@@ -8,9 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gsmtp.protocol import xclient
-from gsmtp.protocol.server import transitions
 from gsmtp.protocol.server.events import ClientChanged, Outcome
-from gsmtp.protocol.server.transitions import move
+from gsmtp.protocol.server.transitions import CLIENT_CHANGED, move
 
 if TYPE_CHECKING:
     from gsmtp.protocol.server.session import ServerSession
@@ -40,7 +39,7 @@ def xclient_command(smtp: ServerSession, verb: str, argument: str) -> Outcome:
     session.esmtp = known.proto == "ESMTP"
     session.forwarded = None
     smtp.queue.append(ClientChanged())
-    move(smtp, transitions.CLIENT_CHANGED)
+    move(smtp, CLIENT_CHANGED)
     return None
 
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from gsmtp.protocol import sasl
 from gsmtp.protocol.envelope import Session
 from gsmtp.protocol.framing import LineFault
-from gsmtp.protocol.server import replies, transitions
+from gsmtp.protocol.server import replies
 from gsmtp.protocol.server.events import Authenticated, AuthFailed, AuthQuestion, Outcome
 from gsmtp.protocol.server.greeting import authorize
 from gsmtp.protocol.server.options import Options
-from gsmtp.protocol.server.transitions import move
+from gsmtp.protocol.server.transitions import CHALLENGED, CLOSING, move
 from gsmtp.reply import Reply
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def answer_question(smtp: ServerSession, exchange: Authentication, value: object
 def _take_step(smtp: ServerSession, exchange: Authentication, step: Step) -> None:
     if isinstance(step, sasl.Challenge):
         smtp.say(Reply(334, "", sasl.encode(step.data)))
-        move(smtp, transitions.CHALLENGED)
+        move(smtp, CHALLENGED)
         # RFC 4954 4: a line of the exchange may be that long, whatever commands may.
         smtp.lines.limit = max(smtp.options.max_line_length, sasl.MAX_LINE + 2)
     elif isinstance(step, sasl.Success):
@@ -157,7 +157,11 @@ def _take_step(smtp: ServerSession, exchange: Authentication, step: Step) -> Non
     elif isinstance(step, sasl.Failure):
         _fail(smtp, exchange, step.reply, step.why)
     else:
-        smtp.ask(AuthQuestion(step, exchange.mechanism), replies.OK)
+        smtp.ask((AuthQuestion(step, exchange.mechanism), replies.OK, _not_a_reply))
+
+
+def _not_a_reply(smtp: ServerSession, event: AuthQuestion, reply: Reply) -> None:
+    raise RuntimeError("an AuthQuestion is answered by answer_question")
 
 
 def _leave(smtp: ServerSession) -> None:
@@ -174,6 +178,6 @@ def _fail(smtp: ServerSession, exchange: Authentication, reply: Reply, why: str)
     smtp.queue.append(AuthFailed(exchange.mechanism, why, reply))
     smtp.say(reply)
     if reply.code == 421:
-        move(smtp, transitions.CLOSING)
+        move(smtp, CLOSING)
     else:
         authorize(smtp)

@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gsmtp.protocol.framing import ChunkReader, parse_chunk
-from gsmtp.protocol.server import replies, states, transitions
+from gsmtp.protocol.server import replies, states
 from gsmtp.protocol.server.events import Content, ContentRefused, Outcome, Refused, Reset
-from gsmtp.protocol.server.transitions import CHUNK_REFUSED, CHUNK_SKIPPED, CHUNK_TAKEN, Transition, move
+from gsmtp.protocol.server.transaction import content_decided
+from gsmtp.protocol.server.transitions import CHUNK_BEGUN, CHUNK_REFUSED, CHUNK_SKIPPED, CHUNK_TAKEN, Transition, move
 from gsmtp.reply import Reply
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def bdat(smtp: ServerSession, verb: str, argument: str) -> Outcome:
         chunks.end = CHUNK_SKIPPED.get(smtp.state, CHUNK_REFUSED)
     if refusal is not None:
         _refuse(smtp, chunks, refusal)
-    move(smtp, transitions.CHUNK_BEGUN)
+    move(smtp, CHUNK_BEGUN)
     return None
 
 
@@ -130,7 +131,7 @@ def read_chunk(smtp: ServerSession) -> bool:
         smtp.say(refused)
     elif reader.last:
         assert envelope is not None
-        smtp.ask(Content(envelope, content, True), replies.ACCEPTED)
+        smtp.ask((Content(envelope, content, True), replies.ACCEPTED, content_decided))
     else:
         smtp.say(Reply(250, "2.0.0", f"{reader.length} octets received"))
     return True

@@ -1,18 +1,19 @@
-"""Which verb does what in which state, who takes an answer, and who reads octets where no commands are taken.
+"""Which verb does what in which state, and who reads octets where no commands are taken.
 
 A new verb is a function in the file of its matter and a line in `COMMANDS`. `COMMANDS` has a function or a refusal for
-each verb of a state; a verb without an entry is unknown there. When a verb asks, its event has a line in `DECIDED`.
+each verb of a state; a verb without an entry is unknown there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gsmtp.protocol import xclient
 from gsmtp.protocol.server import authentication, chunking, events, greeting, replies, states, transaction
 from gsmtp.protocol.server.attributes import xclient_command, xforward_command
 from gsmtp.protocol.server.events import Outcome
+from gsmtp.protocol.server.greeting import say_decision
 from gsmtp.protocol.server.states import State
 from gsmtp.reply import Reply
 
@@ -41,7 +42,7 @@ def vrfy(smtp: ServerSession, verb: str, argument: str) -> Outcome:
         return Reply(501, "5.5.4", f"Syntax: {verb} address")
     default = replies.CANNOT_VERIFY if verb == "VRFY" else replies.NO_EXPN
     if "vrfy" in smtp.asks:
-        return events.Vrfy(verb, argument), default
+        return events.Vrfy(verb, argument), default, say_decision
     # A verb that is not offered is no error of the client's.
     smtp.say(default)
     return None
@@ -54,11 +55,6 @@ def quit_command(smtp: ServerSession, verb: str, argument: str) -> Outcome:
     smtp.quit = True
     smtp.shut_down(replies.BYE)
     return None
-
-
-def say_decided(smtp: ServerSession, event: events.Decision, reply: Reply) -> None:
-    """Say the reply of a command that changes nothing in the session."""
-    smtp.say(reply)
 
 
 def read_nothing(smtp: ServerSession) -> bool:
@@ -88,6 +84,12 @@ _OPEN: dict[str, Action] = {**_ALWAYS, "MAIL": replies.NESTED_MAIL, "AUTH": repl
 _OPEN.update(dict.fromkeys(("XCLIENT", "XFORWARD"), xclient.IN_TRANSACTION))
 
 COMMANDS: dict[State, dict[str, Action]] = {
+    # These take no commands, and have a reader below. An entry is found faster than it is missed.
+    states.CONNECTED: {},
+    states.AUTH: {},
+    states.CONTENT: {},
+    states.CHUNK: {},
+    states.CLOSED: {},
     states.FRESH: {**_ALWAYS, **dict.fromkeys(("MAIL", "RCPT", "DATA", "AUTH"), replies.HELLO_FIRST)},
     states.INSECURE: {**_ALWAYS, **dict.fromkeys(_NO_TRANSACTION, replies.TLS_REQUIRED)},
     states.ANONYMOUS: {
@@ -105,18 +107,6 @@ COMMANDS: dict[State, dict[str, Action]] = {
     states.MAIL: {**_OPEN, "RCPT": transaction.rcpt, "DATA": transaction.data},
     states.RCPT: {**_OPEN, "RCPT": transaction.rcpt, "DATA": transaction.data},
     states.CHUNKED: {**_OPEN, **dict.fromkeys(("MAIL", "RCPT", "DATA", "STARTTLS"), replies.CHUNKS_BEGUN)},
-}
-
-# Called with the session, the event and the reply that decides it.
-DECIDED: dict[type, Callable[[ServerSession, Any, Reply], None]] = {
-    events.Connected: greeting.banner_decided,
-    events.Helo: greeting.helo_decided,
-    events.StartTls: say_decided,
-    events.Mail: transaction.mail_decided,
-    events.Rcpt: transaction.rcpt_decided,
-    events.Content: transaction.content_decided,
-    events.Vrfy: say_decided,
-    events.UnknownCommand: say_decided,
 }
 
 # Each returns whether there was something to do; False when it needs more octets.

@@ -1,12 +1,15 @@
-"""What the protocol hands out: something to decide, some content, or a word that it needs more.
+"""What `ServerSession.next_event` returns: a decision, a piece of content, a notice, or a signal to its driver.
 
-An event in `Decision` waits for `ServerSession.answer`; until then the session reads no further.
+An event in `Decision` waits for `ServerSession.answer`; until then the session reads no further. Content waits for an
+answer when it is the last piece. A notice wants no answer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from gsmtp.protocol.envelope import Envelope, Recipient
 from gsmtp.protocol.sasl import Question
@@ -14,7 +17,7 @@ from gsmtp.reply import Reply
 
 
 class Signal(Enum):
-    """NEED_DATA: call `receive`. CLOSED: write what is left and close the connection."""
+    """NEED_DATA: call `receive`. CLOSED: send what is left and close the connection."""
 
     NEED_DATA = "need data"
     CLOSED = "closed"
@@ -25,12 +28,12 @@ NEED_DATA, CLOSED = Signal.NEED_DATA, Signal.CLOSED
 
 @dataclass(slots=True)
 class Connected:
-    """Shall this connection be served? The reply is the banner."""
+    """A connection has begun. The reply is the banner, or refuses the client."""
 
 
 @dataclass(slots=True)
 class Helo:
-    """HELO, or EHLO with the extension lines about to be announced; the list may be edited."""
+    """HELO, or EHLO with the lines of the extensions that are to be announced; the list may be edited."""
 
     domain: str
     esmtp: bool
@@ -39,14 +42,14 @@ class Helo:
 
 @dataclass(slots=True)
 class Mail:
-    """MAIL: shall this envelope be opened?"""
+    """MAIL. An accepting reply opens the transaction of this envelope."""
 
     envelope: Envelope
 
 
 @dataclass(slots=True)
 class Rcpt:
-    """RCPT: shall this recipient be accepted?"""
+    """RCPT. An accepting reply adds the recipient to the envelope."""
 
     envelope: Envelope
     recipient: Recipient
@@ -54,7 +57,7 @@ class Rcpt:
 
 @dataclass(slots=True)
 class Content:
-    """A piece of the content. When `last`, the message is whole and its reply is to be answered."""
+    """A piece of the content. With `last` the message is complete, and the event waits for its reply."""
 
     envelope: Envelope
     data: bytes
@@ -63,7 +66,7 @@ class Content:
 
 @dataclass(slots=True)
 class ContentRefused:
-    """The content has ended and was refused by the protocol; nothing is to be answered."""
+    """A notice: the content has ended, and the protocol has refused it."""
 
     envelope: Envelope
     reply: Reply
@@ -79,7 +82,7 @@ class Vrfy:
 
 @dataclass(slots=True)
 class UnknownCommand:
-    """A verb that the protocol does not know."""
+    """A verb that the listener does not have."""
 
     verb: str
     argument: str
@@ -87,12 +90,12 @@ class UnknownCommand:
 
 @dataclass(slots=True)
 class StartTls:
-    """STARTTLS. Answer it, send the reply, do the handshake, and call `tls_started`; if that fails, close."""
+    """STARTTLS. Answer it, send the reply, do the handshake and call `tls_started`; close when the handshake fails."""
 
 
 @dataclass(slots=True)
 class AuthQuestion:
-    """A mechanism wants to know something: `answer_question`, with the value that the question asks for."""
+    """A question of an AUTH mechanism, which waits for `ServerSession.answer_question`."""
 
     question: Question
     mechanism: str
@@ -100,7 +103,7 @@ class AuthQuestion:
 
 @dataclass(slots=True)
 class Authenticated:
-    """AUTH has succeeded; nothing is to be answered."""
+    """A notice: AUTH has succeeded."""
 
     user: str
     mechanism: str
@@ -108,7 +111,7 @@ class Authenticated:
 
 @dataclass(slots=True)
 class AuthFailed:
-    """AUTH has failed; nothing is to be answered. `why` is for the log and holds no secret."""
+    """A notice: AUTH has failed. `why` is for the log and holds no secret."""
 
     mechanism: str
     why: str
@@ -117,19 +120,19 @@ class AuthFailed:
 
 @dataclass(slots=True)
 class ClientChanged:
-    """XCLIENT has changed the session's `peer`: judge it anew. Nothing is to be answered; the banner comes next."""
+    """A notice: XCLIENT has changed the session's `peer`, whose limits apply from now on. The banner comes next."""
 
 
 @dataclass(slots=True)
 class Reset:
-    """A transaction was given up by the client; nothing is to be answered."""
+    """A notice: the transaction has ended without a message."""
 
     envelope: Envelope
 
 
 @dataclass(slots=True)
 class Refused:
-    """The protocol itself refused a command; nothing is to be answered."""
+    """A notice: the protocol itself has refused a command."""
 
     verb: str
     reply: Reply
@@ -138,6 +141,8 @@ class Refused:
 Decision = Connected | Helo | Mail | Rcpt | Content | Vrfy | UnknownCommand | StartTls
 Notice = ClientChanged | Authenticated | AuthFailed | ContentRefused | Reset | Refused
 Event = Decision | AuthQuestion | Notice | Signal
-# What a verb returns: a reply to be said (a refusal when its code is 400 or more), an event to be decided with its
-# default reply, or None when the verb has done all itself.
-Outcome = Reply | tuple[Decision, Reply] | None
+# An event to be decided, its default reply, and what takes the session, the event and the reply that was decided.
+Pending = tuple[Decision | AuthQuestion, Reply, Callable[[Any, Any, Reply], None]]
+# What a verb returns: a reply to be said (a refusal when its code is 400 or more), an event to be decided, or None when
+# the verb has done all itself.
+Outcome = Reply | Pending | None

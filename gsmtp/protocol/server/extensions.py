@@ -1,41 +1,39 @@
-"""The service extensions as one table: what EHLO announces, and the parameters of MAIL and RCPT each brings.
+"""The table of service extensions: what EHLO announces, and which parameters of MAIL and RCPT each extension has.
 
-An extension is an entry with small parsers (parameters.py); the session knows none of them by name, but for the few
-whose commands it has. What is announced may depend on the session (REQUIRETLS only under TLS), so an `ExtensionSet`
-holds an `Offer` for each combination of conditions that has occurred. They are few, because an extension's text is
-made from the listener's options alone.
+An extension is an entry in `EXTENSIONS`, with parsers from gsmtp/protocol/parameters.py. Sessions know no extension by
+name, but for the few that have verbs. What is announced may depend on the session (REQUIRETLS only under TLS), so an
+`ExtensionSet` keeps an `Offer` for each combination of conditions that has occurred. These are few, because an
+extension's text is made from the listener's options alone.
 
-Announcing is promising. An extension is on by default when the server itself keeps all it promises. It is `optional`
-where the handler must act on what the client asks, and then off until the handler names it in its `extensions`, or
-the setting `offer` does:
+An announced extension is a promise. An extension is on by default when the server itself keeps the promise. It is
+`optional` when the handler must act on the client's request. It is off then until the handler names it in its
+`extensions`, or the setting `offer` does:
 
     DSN          notices of success, delay and failure have to be sent as NOTIFY and RET say
-    REQUIRETLS   the message must not go on without verified TLS, and a notice about it neither
-    MT-PRIORITY  the queue has to be worked off by it, and the priority passed on
+    REQUIRETLS   the message and notices about it must not be sent on without verified TLS
+    MT-PRIORITY  the queue has to be sorted by the priority, which has to be passed on
     DELIVERBY    a message that is late has to be returned, or its sender told
 
-On are, besides those of any server: CHUNKING and BINARYMIME, because content is kept to the octet and a handler that
-stores it there has nothing to convert (one that relays to servers without BINARYMIME must hide it); LIMITS, which
-promises nothing but tells a client early what it would learn by 452 or 421.
+CHUNKING and BINARYMIME are on because content is kept to the octet, and a handler that stores it has nothing to
+convert. A handler that relays to servers without BINARYMIME must hide it. LIMITS is on because it promises nothing: it
+tells a client early what it would learn by 452 or 421.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from gsmtp.protocol import parameters, sasl
 from gsmtp.protocol.envelope import Session
-from gsmtp.protocol.parameters import ParameterError as ParameterError
-from gsmtp.protocol.parameters import Parser
+from gsmtp.protocol.extensions import KEYWORD
+from gsmtp.protocol.parameters import parse_parameters
 from gsmtp.protocol.server.options import Options
 from gsmtp.protocol.xclient import XCLIENT_ATTRIBUTES, XFORWARD_ATTRIBUTES
 from gsmtp.reply import Reply
 
-# RFC 5321 4.1.1.1: ehlo-keyword = (ALPHA / DIGIT) *(ALPHA / DIGIT / "-"), as esmtp-keyword in 4.1.2
-_KEYWORD = re.compile(r"[A-Z0-9][A-Z0-9-]*")
+Parser = Callable[[str | None, Options], Any]
 # RFC 9422 3: a limit's value has six digits at most
 _MAX_LIMIT = 999_999
 
@@ -46,11 +44,13 @@ def _nothing(options: Options) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """`keyword`, and what it brings; parameter names in capitals. ValueError for a name that is none.
+    """One service extension.
 
-    `announce` gives what follows the keyword in EHLO's reply, "" for nothing, None to leave the extension out on this
-    listener. `when` says whether this session has it; it is asked at HELO and EHLO, so what MAIL may carry is what was
-    announced last. `needs`: keywords without which it is left out. `optional`: see the head of this file.
+    `keyword` and the names of parameters are in capitals. `announce` returns the text after the keyword in EHLO's
+    reply, "" for none, or None to leave the extension out on this listener. `mail` and `rcpt` have the parsers of the
+    parameters. `when` returns whether a session has the extension; it is called at HELO and EHLO, so MAIL may have the
+    parameters that were announced last. `needs` has the keywords without which the extension is left out. `optional`
+    is explained at the head of this file. Raises ValueError for a name that is none.
     """
 
     keyword: str
@@ -63,7 +63,7 @@ class Extension:
 
     def __post_init__(self) -> None:
         for name in (self.keyword, *self.mail, *self.rcpt):
-            if not _KEYWORD.fullmatch(name):
+            if not KEYWORD.fullmatch(name):
                 raise ValueError(f"not the name of an extension or a parameter: {name!r}")
 
 
@@ -85,7 +85,7 @@ def _starttls(options: Options, session: Session) -> bool:
 
 
 def _auth(tls: bool, binding: bool = False, certificate: bool = False) -> Extension:
-    """AUTH for sessions of one kind, because the mechanisms depend on it (RFC 4954 3)."""
+    """Return AUTH for one kind of session, because the mechanisms depend on TLS (RFC 4954 3)."""
 
     def when(options: Options, session: Session) -> bool:
         facts = session.tls
@@ -108,7 +108,7 @@ def _auth(tls: bool, binding: bool = False, certificate: bool = False) -> Extens
     return Extension("AUTH", announce, {"AUTH": parameters.auth}, when=when)
 
 
-# A later entry's parser takes the place of an earlier one's.
+# When two entries have the same parameter, the later parser is used.
 EXTENSIONS = (
     Extension("PIPELINING"),
     Extension("SIZE", lambda options: str(options.max_message_size), {"SIZE": parameters.size}),
@@ -147,13 +147,12 @@ EXTENSIONS = (
     ),
 )
 
-# RFC 5321 4.1.2: esmtp-param = esmtp-keyword ["=" esmtp-value]; esmtp-keyword = (ALPHA / DIGIT) *(ALPHA / DIGIT / "-")
-# esmtp-value = 1*(%d33-60 / %d62-126), to which RFC 6531 3.3 adds UTF8-non-ascii
-_PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e\u0080-\U0010ffff]+))?")
-
 
 class Offer:
-    """What a session has now: `lines` are those of EHLO's reply after the first, `ehlo` that reply."""
+    """The extensions of a session since its last HELO or EHLO.
+
+    `keywords` are their names, `ehlo` is EHLO's reply, and `lines` are its lines after the first.
+    """
 
     __slots__ = ("_mail", "_options", "_rcpt", "ehlo", "keywords", "lines")
 
@@ -172,37 +171,20 @@ class Offer:
         self.ehlo = Reply(250, "", "\n".join((options.hostname, *self.lines)))
 
     def mail_parameters(self, text: str) -> dict[str, Any]:
-        """MAIL's parameters, typed. Raises ParameterError."""
-        return self._parse(text, self._mail) if text else {}
+        """Return the typed values of MAIL's parameters. Raises ParameterError."""
+        return parse_parameters(text, self._mail, self._options)
 
     def rcpt_parameters(self, text: str) -> dict[str, Any]:
-        """RCPT's parameters, typed. Raises ParameterError."""
-        return self._parse(text, self._rcpt) if text else {}
-
-    def _parse(self, text: str, parsers: Mapping[str, Parser]) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        # str.split would part them at control characters and at Unicode's white space too.
-        for word in text.replace("\t", " ").split(" "):
-            if not word:
-                continue
-            match = _PARAMETER.fullmatch(word)
-            if match is None:
-                raise ParameterError(501, "5.5.4", "Bad parameter syntax")
-            keyword = match[1].upper()
-            parser = parsers.get(keyword)
-            if parser is None:
-                raise ParameterError(555, "5.5.4", f"Parameter {keyword[:40]} not recognized or not implemented")
-            if keyword in values:
-                raise ParameterError(501, "5.5.4", f"Parameter {keyword} given twice")
-            values[keyword] = parser(match[2], self._options)
-        return values
+        """Return the typed values of RCPT's parameters. Raises ParameterError."""
+        return parse_parameters(text, self._rcpt, self._options)
 
 
 class ExtensionSet:
-    """The extensions that a listener has, made once and shared by its sessions.
+    """The extensions of a listener, made once and shared by its sessions.
 
-    `claimed` are those of the handler: its own, and the keywords of the optional ones that it honours.
-    `banner` and `helo` are replies that need no decision. ValueError: see `_chosen`.
+    `claimed` has the handler's own extensions, and the keywords of the optional ones that it honours. `banner` and
+    `helo` are the default replies to a connection and to HELO. Raises ValueError for a keyword that no extension has,
+    and for a claimed extension whose keyword or parameter another has.
     """
 
     def __init__(
@@ -213,7 +195,7 @@ class ExtensionSet:
     ) -> None:
         self._options = options
         self._extensions = _announced(options, _chosen(options, tuple(extensions), tuple(claimed)))
-        # What our own extensions ask for is known; the handler's may ask anything.
+        # The conditions of our own extensions are known; the handler's must be called.
         ours = {id(each) for each in EXTENSIONS}
         self._conditions = tuple(
             each.when for each, _ in self._extensions if each.when is not None and id(each) not in ours
@@ -224,7 +206,7 @@ class ExtensionSet:
         self.helo = Reply(250, "", options.hostname)
 
     def offer(self, session: Session) -> Offer:
-        """What `session` has, as it stands now: under TLS or not, authenticated or not."""
+        """Return the offer for `session` in its present condition: with TLS or without, trusted or not."""
         options, tls = self._options, session.tls
         state: tuple[bool, ...] = (session.trusted, False, False, False)
         if tls is not None:
@@ -241,7 +223,7 @@ class ExtensionSet:
 def _chosen(
     options: Options, extensions: tuple[Extension, ...], claimed: tuple[Extension | str, ...]
 ) -> list[Extension]:
-    """Without what is optional and not asked for, without what is hidden.
+    """Return the extensions without optional ones that nobody offers and without hidden ones.
 
     Raises ValueError for a keyword in `claimed`, `options.offer` or `options.hide` that no extension has, and for a
     claimed extension whose keyword or parameter another has.
@@ -264,7 +246,7 @@ def _chosen(
 
 
 def _announced(options: Options, extensions: list[Extension]) -> tuple[tuple[Extension, str], ...]:
-    """With the text of each, and without those that have none or lack another."""
+    """Return the extensions with their texts, without those that have none or lack one that they need."""
     said = [(each, text) for each in extensions if (text := each.announce(options)) is not None]
     there = {each.keyword for each, _ in said}
     return tuple(pair for pair in said if there.issuperset(pair[0].needs))

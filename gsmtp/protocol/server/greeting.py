@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from gsmtp.protocol.server import replies, states, transitions
-from gsmtp.protocol.server.events import Connected, Helo, Outcome, StartTls
+from gsmtp.protocol.server import replies, states
+from gsmtp.protocol.server.events import Connected, Decision, Helo, Outcome, StartTls
 from gsmtp.protocol.server.transaction import drop_transaction
-from gsmtp.protocol.server.transitions import move
+from gsmtp.protocol.server.transitions import AUTH_MISSING, AUTHORIZED, BANNER, CLOSING, TLS_MISSING, TLS_STARTED, move
 from gsmtp.reply import Reply
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ def open_session(smtp: ServerSession) -> bool:
     """Say the banner, or ask for it."""
     banner = smtp.extensions.banner
     if "connect" in smtp.asks:
-        smtp.ask(Connected(), banner)
+        smtp.ask((Connected(), banner, banner_decided))
     else:
         smtp.say(banner)
-        move(smtp, transitions.BANNER)
+        move(smtp, BANNER)
     return True
 
 
@@ -34,7 +34,7 @@ def banner_decided(smtp: ServerSession, event: Connected, reply: Reply) -> None:
     """Say the banner or the refusal."""
     smtp.say(reply)
     # RFC 5321 3.1 lets a refused client go on to QUIT; servers close at once, and clients are used to that.
-    move(smtp, transitions.BANNER if reply.accepted else transitions.CLOSING)
+    move(smtp, BANNER if reply.accepted else CLOSING)
 
 
 def helo(smtp: ServerSession, verb: str, argument: str) -> Outcome:
@@ -52,11 +52,11 @@ def helo(smtp: ServerSession, verb: str, argument: str) -> Outcome:
     smtp.offer = offer = extensions.offer(smtp.session)
     if verb == "HELO":
         if "helo" in smtp.asks:
-            return Helo(domain, False, []), extensions.helo
+            return Helo(domain, False, []), extensions.helo, helo_decided
         said_hello(smtp, domain, False)
         return extensions.helo
     if "ehlo" in smtp.asks:
-        return Helo(domain, True, list(offer.lines)), extensions.helo
+        return Helo(domain, True, list(offer.lines)), extensions.helo, helo_decided
     said_hello(smtp, domain, True)
     return offer.ehlo
 
@@ -77,15 +77,20 @@ def said_hello(smtp: ServerSession, domain: str, esmtp: bool) -> None:
     authorize(smtp)
 
 
+def say_decision(smtp: ServerSession, event: Decision, reply: Reply) -> None:
+    """Say the reply of a command that changes nothing in the session."""
+    smtp.say(reply)
+
+
 def authorize(smtp: ServerSession) -> None:
     """Move to the state of a client that has said hello and has no transaction, after hello or AUTH."""
     session, options = smtp.session, smtp.options
     if options.tls == "required" and session.tls is None:
-        move(smtp, transitions.TLS_MISSING)
+        move(smtp, TLS_MISSING)
     elif options.auth == "required" and session.user is None:
-        move(smtp, transitions.AUTH_MISSING)
+        move(smtp, AUTH_MISSING)
     else:
-        move(smtp, transitions.AUTHORIZED)
+        move(smtp, AUTHORIZED)
 
 
 def starttls(smtp: ServerSession, verb: str, argument: str) -> Outcome:
@@ -96,7 +101,7 @@ def starttls(smtp: ServerSession, verb: str, argument: str) -> Outcome:
         return smtp.unknown(verb, argument)
     if argument:
         return replies.NO_ARGUMENT
-    return StartTls(), replies.READY_FOR_TLS
+    return StartTls(), replies.READY_FOR_TLS, say_decision
 
 
 def tls_started(smtp: ServerSession, tls: Any) -> None:
@@ -122,4 +127,4 @@ def tls_started(smtp: ServerSession, tls: Any) -> None:
     smtp.auth = None
     # With TLS from the first octet on, the banner is yet to come.
     if smtp.state is not states.CONNECTED:
-        move(smtp, transitions.TLS_STARTED)
+        move(smtp, TLS_STARTED)

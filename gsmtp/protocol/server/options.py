@@ -12,10 +12,9 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from gsmtp.declare import SettingsError, pick, setting, shown
+from gsmtp.declare import SettingsError, Table, setting, shown
 
 if TYPE_CHECKING:
     from gsmtp.protocol.framing import BareNewlines
@@ -65,8 +64,7 @@ def _check_priority_profile(text: str) -> None:
         raise SettingsError(f"priority_profile is no name: {text!r}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class PlainOptions:
+class PlainOptions(Table):
     """Settings that sessions read as the user wrote them. Sizes are octets."""
 
     hostname: str = setting("", "what the server calls itself; default: the machine's name", check=_check_hostname)
@@ -96,7 +94,6 @@ class PlainOptions:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class ProtocolSettings(PlainOptions):
     """The protocol's part of a listener's table. See `Options` for the meaning of those that it adds."""
 
@@ -116,7 +113,6 @@ class ProtocolSettings(PlainOptions):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class Options(PlainOptions):
     """What the sessions of a listener may do. It adds to the plain options:
 
@@ -134,7 +130,7 @@ class Options(PlainOptions):
     auth: Literal["never", "offered", "required"] = "never"
     tls: Literal["never", "offered", "required"] = "never"
     auth_hooks: frozenset[str] = frozenset()
-    auth_secret: bytes = field(default=bytes(16), repr=False)
+    auth_secret: bytes = bytes(16)
     lmtp: bool = False
 
     @classmethod
@@ -159,9 +155,9 @@ class Options(PlainOptions):
             newlines_read: BareNewlines = "accept" if newlines else "reject"
         else:
             newlines_read = newlines
-        plain = pick(PlainOptions, settings)
+        plain = PlainOptions.pick(settings)
         if settings.mixed_results == "single" and not lmtp:
-            plain = replace(plain, max_recipients=1)
+            plain = plain.replace(max_recipients=1)
         return cls(
             **vars(plain),
             allow_bare_newlines=newlines_read,

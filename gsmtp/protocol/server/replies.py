@@ -1,4 +1,4 @@
-"""Every reply that the protocol itself gives, named once."""
+"""The replies that the protocol itself gives, by name. A reply with a changing text is made by its verb."""
 
 from __future__ import annotations
 

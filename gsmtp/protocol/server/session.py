@@ -16,26 +16,36 @@ The session must not know sockets, clocks, TLS or hooks. Weak: it trusts its dri
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from gsmtp.protocol.envelope import Envelope, Session
 from gsmtp.protocol.framing import LineFault, LineReader
-from gsmtp.protocol.server import authentication, greeting, replies, states, transitions
+from gsmtp.protocol.server import authentication, greeting, replies, states
 from gsmtp.protocol.server.authentication import Authentication
 from gsmtp.protocol.server.chunking import Chunks, bdat
-from gsmtp.protocol.server.commands import COMMANDS, DECIDED, READERS, VERBS
-from gsmtp.protocol.server.events import NEED_DATA, AuthQuestion, Decision, Event, Outcome, Refused, UnknownCommand
+from gsmtp.protocol.server.commands import COMMANDS, READERS, VERBS
+from gsmtp.protocol.server.events import (
+    NEED_DATA,
+    AuthQuestion,
+    Decision,
+    Event,
+    Outcome,
+    Pending,
+    Refused,
+    UnknownCommand,
+)
 from gsmtp.protocol.server.extensions import ExtensionSet, Offer
 from gsmtp.protocol.server.options import Options
 from gsmtp.protocol.server.states import State
 from gsmtp.protocol.server.transaction import Transaction
-from gsmtp.protocol.server.transitions import move
+from gsmtp.protocol.server.transitions import CLOSING, move
 from gsmtp.protocol.xclient import ClientAttributes
 from gsmtp.reply import Reply
 
 if TYPE_CHECKING:
     from gsmtp.protocol.server.commands import Action
 
+_FIRST_STATE: Final = states.CONNECTED
 __all__ = ["VERBS", "ServerSession", "State"]
 
 
@@ -50,7 +60,7 @@ class ServerSession:
     """
 
     # Defaults stand on the class: most sessions never touch most of them, and one is made for each connection.
-    state: State = states.CONNECTED
+    state: State = _FIRST_STATE
     quit: bool = False
     transaction: Transaction | None = None
     chunks: Chunks | None = None
@@ -62,7 +72,7 @@ class ServerSession:
     transactions: int = 0
     auth_failures: int = 0
     recipient_replies: Sequence[Reply] = ()
-    pending: tuple[Decision | AuthQuestion, Reply] | None = None
+    pending: Pending | None = None
 
     def __init__(
         self,
@@ -109,8 +119,8 @@ class ServerSession:
         while not queue:
             if self.pending is not None:
                 raise RuntimeError(f"{self.pending[0]!r} is not answered")
-            actions = COMMANDS.get(self.state)
-            if actions is not None:
+            actions = COMMANDS[self.state]
+            if actions:
                 lines = self.lines
                 # Mostly one command has come and no more: that is seen without a call.
                 line = lines.line() if lines.at < len(lines.buffer) else None
@@ -130,8 +140,7 @@ class ServerSession:
         their order (RFC 2033 4.2), when they differ. Raises RuntimeError when it is not this event that waits.
         """
         pending = self.pending
-        decided = DECIDED.get(event.__class__)
-        if pending is None or pending[0] is not event or decided is None:
+        if pending is None or pending[0] is not event:
             raise RuntimeError(f"{event!r} does not wait for an answer")
         self.pending = None
         said = reply or pending[1]
@@ -140,9 +149,9 @@ class ServerSession:
             self.errors += 1
         if each:
             self.recipient_replies = each
-        decided(self, event, said)
+        pending[2](self, event, said)
         if close or code == 421:
-            move(self, transitions.CLOSING)
+            move(self, CLOSING)
         return said
 
     def answer_question(self, event: AuthQuestion, value: object, refusal: Reply | None = None) -> None:
@@ -167,7 +176,7 @@ class ServerSession:
                 self.say(reply)
             self.pending = None
             self.queue.clear()
-            move(self, transitions.CLOSING)
+            move(self, CLOSING)
 
     # For the verbs
 
@@ -181,12 +190,12 @@ class ServerSession:
         self.unsent.append(reply.wire or reply.encode())
         self.queue.append(Refused(verb, reply))
         if reply.code == 421:
-            move(self, transitions.CLOSING)
+            move(self, CLOSING)
 
-    def ask(self, event: Decision | AuthQuestion, default: Reply) -> None:
-        """Hand out `event` and wait for its answer."""
-        self.pending = (event, default)
-        self.queue.append(event)
+    def ask(self, pending: Pending) -> None:
+        """Hand out an event and wait for its answer."""
+        self.pending = pending
+        self.queue.append(pending[0])
 
     def idles(self) -> bool:
         """Count a command that brings no mail. Return whether it is one too many."""
@@ -198,7 +207,7 @@ class ServerSession:
         if self.idles():
             return replies.TOO_MANY_COMMANDS
         if "command" in self.asks:
-            return UnknownCommand(verb, argument), replies.UNKNOWN
+            return UnknownCommand(verb, argument), replies.UNKNOWN, greeting.say_decision
         return replies.UNKNOWN
 
     def _command(self, line: bytes | LineFault, actions: dict[str, Action]) -> None:
@@ -233,7 +242,8 @@ class ServerSession:
         if outcome is None:
             return
         if not isinstance(outcome, Reply):
-            self.ask(*outcome)
+            self.pending = outcome
+            self.queue.append(outcome[0])
         elif outcome.code < 400:
             self.unsent.append(outcome.wire or outcome.encode())
         else:
@@ -249,4 +259,4 @@ class ServerSession:
         """End the session after a BDAT whose size is not known, because none of its octets may become a command."""
         if self.state is not states.CLOSED:
             self.say(replies.BDAT_LOST)
-            move(self, transitions.CLOSING)
+            move(self, CLOSING)

@@ -12,9 +12,9 @@ from gsmtp.protocol.address import AddressError, parse_path
 from gsmtp.protocol.envelope import Envelope, Recipient
 from gsmtp.protocol.framing import DotReader
 from gsmtp.protocol.parameters import ParameterError
-from gsmtp.protocol.server import replies, transitions
+from gsmtp.protocol.server import replies
 from gsmtp.protocol.server.events import Content, ContentRefused, Mail, Outcome, Rcpt, Reset
-from gsmtp.protocol.server.transitions import move
+from gsmtp.protocol.server.transitions import CONTENT_ENDED, DATA_ACCEPTED, MAIL_ACCEPTED, RCPT_ACCEPTED, RESET, move
 from gsmtp.reply import Reply
 
 if TYPE_CHECKING:
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 class Transaction:
     """One transaction. `content` reads what follows DATA; `overshoot` counts recipients beyond the limit."""
 
-    overshoot: int = 0
-    content: DotReader | None = None
+    __slots__ = ("content", "envelope", "overshoot")
 
     def __init__(self, envelope: Envelope) -> None:
         self.envelope = envelope
+        self.content: DotReader | None = None
+        self.overshoot = 0
 
 
 def mail(smtp: ServerSession, verb: str, argument: str) -> Outcome:
@@ -50,7 +51,7 @@ def mail(smtp: ServerSession, verb: str, argument: str) -> Outcome:
         return replies.TOO_MANY_TRANSACTIONS
     envelope = Envelope(smtp.new_id(), smtp.session, mailbox, parameters)
     if "mail" in smtp.asks:
-        return Mail(envelope), replies.SENDER_OK
+        return Mail(envelope), replies.SENDER_OK, mail_decided
     _open(smtp, envelope)
     return replies.SENDER_OK
 
@@ -65,7 +66,7 @@ def mail_decided(smtp: ServerSession, event: Mail, reply: Reply) -> None:
 def _open(smtp: ServerSession, envelope: Envelope) -> None:
     smtp.transaction = Transaction(envelope)
     smtp.chunks = None
-    move(smtp, transitions.MAIL_ACCEPTED)
+    move(smtp, MAIL_ACCEPTED)
 
 
 def rcpt(smtp: ServerSession, verb: str, argument: str) -> Outcome:
@@ -92,9 +93,9 @@ def rcpt(smtp: ServerSession, verb: str, argument: str) -> Outcome:
         return replies.TOO_MANY_COMMANDS if unheeded else replies.TOO_MANY_RECIPIENTS
     recipient = Recipient(mailbox, parameters)
     if "rcpt" in smtp.asks:
-        return Rcpt(envelope, recipient), replies.RECIPIENT_OK
+        return Rcpt(envelope, recipient), replies.RECIPIENT_OK, rcpt_decided
     envelope.recipients.append(recipient)
-    move(smtp, transitions.RCPT_ACCEPTED)
+    move(smtp, RCPT_ACCEPTED)
     return replies.RECIPIENT_OK
 
 
@@ -103,7 +104,7 @@ def rcpt_decided(smtp: ServerSession, event: Rcpt, reply: Reply) -> None:
     smtp.say(reply)
     if reply.accepted:
         event.envelope.recipients.append(event.recipient)
-        move(smtp, transitions.RCPT_ACCEPTED)
+        move(smtp, RCPT_ACCEPTED)
 
 
 def data(smtp: ServerSession, verb: str, argument: str) -> Outcome:
@@ -120,7 +121,7 @@ def data(smtp: ServerSession, verb: str, argument: str) -> Outcome:
     transaction.content = DotReader(
         options.allow_bare_newlines, options.max_message_size, options.max_content_line_length
     )
-    move(smtp, transitions.DATA_ACCEPTED)
+    move(smtp, DATA_ACCEPTED)
     return replies.GO_AHEAD
 
 
@@ -141,7 +142,10 @@ def read_content(smtp: ServerSession) -> bool:
     if rest:
         smtp.lines.feed(rest)
     if reader.fault is None:
-        smtp.ask(Content(envelope, content, True), replies.ACCEPTED)
+        # As `ask` does, without the call.
+        event = Content(envelope, content, True)
+        smtp.pending = (event, replies.ACCEPTED, content_decided)
+        smtp.queue.append(event)
     else:
         reply = replies.CONTENT_FAULTS[reader.fault]
         smtp.queue.append(ContentRefused(envelope, reply))
@@ -162,7 +166,7 @@ def content_decided(smtp: ServerSession, event: Content | None, reply: Reply) ->
         smtp.say(reply)
     smtp.transaction = None
     smtp.session.forwarded = None
-    move(smtp, transitions.CONTENT_ENDED)
+    move(smtp, CONTENT_ENDED)
     if reply.accepted:
         smtp.errors = smtp.idle = 0
 
@@ -185,4 +189,4 @@ def drop_transaction(smtp: ServerSession) -> None:
         smtp.queue.append(Reset(transaction.envelope))
         smtp.transaction = None
         smtp.session.forwarded = None
-        move(smtp, transitions.RESET)
+        move(smtp, RESET)

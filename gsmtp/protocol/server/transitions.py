@@ -52,7 +52,8 @@ TLS_MISSING = Transition("hello or AUTH has ended, TLS is required and missing",
 AUTH_MISSING = Transition("hello or AUTH has ended, AUTH is required and missing", _HELLO, ANONYMOUS)
 AUTHORIZED = Transition("hello or AUTH has ended, nothing is missing", _HELLO, READY)
 CHALLENGED = Transition("AUTH: a challenge was sent", (ANONYMOUS, READY, AUTH), AUTH)
-TLS_STARTED = Transition("the TLS handshake has succeeded", _COMMANDS, FRESH)
+# A transaction was dropped by then, which has led to READY.
+TLS_STARTED = Transition("the TLS handshake has succeeded", _NO_TRANSACTION, FRESH)
 CLIENT_CHANGED = Transition("XCLIENT was accepted", _NO_TRANSACTION, CONNECTED)
 MAIL_ACCEPTED = Transition("MAIL was accepted", [READY], MAIL)
 RCPT_ACCEPTED = Transition("RCPT was accepted", (MAIL, RCPT), RCPT)

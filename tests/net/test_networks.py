@@ -2,7 +2,7 @@
 
 import pytest
 
-from gsmtp.net.networks import Networks, parse
+from gsmtp.net.networks import Networks
 
 SOME = Networks(["127.0.0.0/8", "192.0.2.7", "::1/128", "2001:db8::/32", "::ffff:198.51.100.0/120"])
 
@@ -79,9 +79,3 @@ def test_what_is_remembered_stays_bounded():
         host = f"{10 + number % 2}.0.{number // 250}.{number % 250}"
         assert ((host, 1) in networks) is (number % 2 == 0)
     assert len(networks._answers) <= 4096
-
-
-def test_parse():
-    assert str(parse("::ffff:192.0.2.1")) == "192.0.2.1"
-    assert str(parse("fe80::1%eth0")) == "fe80::1"
-    assert parse("mx.example") is None

@@ -10,6 +10,9 @@ import time  # noqa: E402
 
 import gevent  # noqa: E402
 
+from gsmtp.dns.cache import Cache, CacheSettings  # noqa: E402
+from gsmtp.dns.nameservers import NameServers  # noqa: E402
+from gsmtp.dns.resolver import Resolver  # noqa: E402
 from gsmtp.server.reverse_dns import ReverseDns  # noqa: E402
 
 
@@ -17,14 +20,19 @@ def shown(name):
     return None if name is None else [name.name, name.verified]
 
 
+def make(nameservers, timeout, entries=4096, max_lookups=256):
+    cache = Cache(CacheSettings(entries=entries))
+    return ReverseDns(Resolver(NameServers(nameservers, timeout / 2), timeout, cache), timeout, max_lookups)
+
+
 def main():
-    """In: options (of ReverseDns), rounds (lists of hosts asked for at once), abandon (hosts whose waiter is killed).
+    """In: options (of `make`), rounds (lists of hosts asked for at once), abandon (hosts whose waiter is killed).
 
     Out: rounds (what was answered), ready (which were known at once), longest (seconds in which the event loop did
     not come round), started (seconds that starting the lookups took), and jobs and known: what is left.
     """
     order = json.loads(sys.stdin.read())
-    names = ReverseDns(**order["options"])
+    names = make(**order["options"])
     longest = 0.0
 
     def watch():
@@ -59,7 +67,7 @@ def main():
                 "started": started,
                 "seconds": time.monotonic() - began,
                 "jobs": len(names._jobs),
-                "known": len(names._known),
+                "known": len(names._resolver.cache),
             }
         )
     )

@@ -4,21 +4,12 @@ import json
 import socket
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
-import dns.flags
-import dns.message
-import dns.name
-import dns.query
-import dns.rcode
-import dns.rdataclass
-import dns.rrset
 import pytest
+from harness.nameserver import NameServer
 
-from gsmtp.server.reverse_dns import ReverseDns
-
-ASK = Path(__file__).with_name("asknames.py")
+ASK = Path(__file__).with_name("ask_reverse_dns.py")
 ZONE = {
     ("1.2.0.192.in-addr.arpa.", "PTR"): ["Mail.Example."],
     ("mail.example.", "A"): ["192.0.2.200", "192.0.2.1"],
@@ -54,94 +45,9 @@ ZONE = {
 }
 
 
-class Server:
-    """A name server of `ZONE` on 127.0.0.1, UDP and TCP. `asked` has the questions, with the transport of each."""
-
-    def __init__(self, tcp=True):
-        self.asked = []
-        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._tcp = socket.socket()
-        while True:  # the same port for both
-            self._udp.bind(("127.0.0.1", 0))
-            self.port = self._udp.getsockname()[1]
-            try:
-                self._tcp.bind(("127.0.0.1", self.port))
-                break
-            except OSError:
-                self._udp.close()
-                self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        work = [self._serve_udp]
-        if tcp:
-            self._tcp.listen()
-            work.append(self._serve_tcp)
-        self._threads = [threading.Thread(target=each, daemon=True) for each in work]
-        for thread in self._threads:
-            thread.start()
-
-    def close(self):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.sendto(b"end", ("127.0.0.1", self.port))
-        self._tcp.shutdown(socket.SHUT_RDWR) if len(self._threads) > 1 else None
-        for thread in self._threads:
-            thread.join(10)
-            assert not thread.is_alive()
-        self._udp.close()
-        self._tcp.close()
-
-    def _serve_udp(self):
-        while True:
-            data, client = self._udp.recvfrom(4096)
-            if data == b"end":
-                return
-            answer = self._answer(data, "udp")
-            if answer is not None:
-                self._udp.sendto(answer, client)
-
-    def _serve_tcp(self):
-        while True:
-            try:
-                connection, _ = self._tcp.accept()
-            except OSError:
-                return
-            with connection:
-                connection.settimeout(10)
-                head = connection.recv(2, socket.MSG_WAITALL)
-                data = connection.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL)
-                answer = self._answer(data, "tcp")
-                connection.sendall(len(answer).to_bytes(2, "big") + answer)
-
-    def _answer(self, data, transport):
-        query = dns.message.from_wire(data)
-        [question] = query.question
-        name, kind = question.name.to_text().lower(), dns.rdatatype.to_text(question.rdtype)
-        self.asked.append((name, kind, transport))
-        found = ZONE.get((name, kind))
-        if found == "silence":
-            return None
-        if found == "garbage":
-            return data[:2] + b"\xff" * 20
-        response = dns.message.make_response(query)
-        if found == "failure":
-            response.set_rcode(dns.rcode.SERVFAIL)
-            return response.to_wire()
-        alias = ZONE.get((name, "CNAME"))
-        if alias:
-            response.answer.append(dns.rrset.from_text(name, 300, "IN", "CNAME", *alias))
-            name = alias[0]
-            found = ZONE[name, kind]
-        if found:
-            response.answer.append(dns.rrset.from_text(name, 300, "IN", kind, *found))
-        elif not any(name == known for known, _ in ZONE):
-            response.set_rcode(dns.rcode.NXDOMAIN)
-        if transport == "udp" and found and len(found) > 10:
-            response.answer.clear()
-            response.flags |= dns.flags.TC
-        return response.to_wire()
-
-
 @pytest.fixture
 def server():
-    server = Server()
+    server = NameServer(ZONE)
     yield server
     server.close()
 
@@ -197,7 +103,7 @@ def test_truncated_answers_are_asked_for_again_by_tcp(server):
 
 
 def test_truncated_and_no_tcp():
-    server = Server(tcp=False)
+    server = NameServer(ZONE, tcp=False)
     try:
         assert ask(server.port, [["192.0.2.13"]], timeout=1.0)["rounds"] == [[None]]
     finally:
@@ -236,18 +142,6 @@ def test_a_waiter_that_is_killed_leaves_the_lookup_to_others(server):
     answer = ask(server.port, [["192.0.2.1", "192.0.2.4"]], timeout=1.0, abandon=["192.0.2.4"])
     assert answer["rounds"] == [[["mail.example", True], ["silent.example", False]]]
     assert sum(kind == "PTR" and name.startswith("4.") for name, kind, _ in server.asked) == 1
-
-
-@pytest.mark.parametrize("text", ["", "ns.example", "192.0.2.1:0", "192.0.2.1:65536", "::1:x", "[::1]", "192.0.2"])
-def test_what_is_no_name_server(text):
-    with pytest.raises(ValueError, match="no name server") as caught:
-        ReverseDns([text])
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("text", ["192.0.2.53", "192.0.2.53:5353", "2001:db8::53", "[2001:db8::53]:5353"])
-def test_name_servers(text):
-    ReverseDns([text])
 
 
 LIVE = """\

@@ -237,7 +237,7 @@ def test_term_to_a_worker_drains_it_alone(start: Start) -> None:
     assert "next one in" not in server.log
 
 
-def test_roles(start):
+def test_roles(start: Start) -> None:
     """Each role has its processes, its listeners and its names; they end together."""
     queue = Role("lineservice:idle", processes=1, name="queue")
     server = start(plan(workers=1, roles=(queue,), argument={"grace": 0.5})).until_ready()
@@ -256,30 +256,30 @@ def test_roles(start):
     assert server.log.count("ended: status 0") == 2
 
 
-def _descriptors(pid):
+def _descriptors(pid: Any) -> Any:
     directory = f"/proc/{pid}/fd"
     return [f"{directory}/{fd}" for fd in os.listdir(directory)]
 
 
-def test_a_role_that_cannot_start_ends_the_run(start):
+def test_a_role_that_cannot_start_ends_the_run(start: Start) -> None:
     server = start(plan(workers=1, roles=(Role("lineservice:refuse", name="queue", processes=1),)))
     assert server.ended() == 7
     assert re.search(r"queue 0 \(pid \d+\) died: status 7, after .* never ready", server.log)
     assert start(server.plan, "check").ended() == 7
 
 
-def test_process_titles(start):
+def test_process_titles(start: Start) -> None:
     pytest.importorskip("setproctitle")
     server = start(plan(workers=1, title="line")).until_ready()
     assert _title(server.process.pid) == "line-master"
     assert [_title(pid) for pid in server.pids()] == ["line: worker 0"]
 
 
-def _title(pid):
+def _title(pid: Any) -> Any:
     return " ".join(psutil.Process(pid).cmdline()).strip()
 
 
-def test_titles_without_the_library(monkeypatch):
+def test_titles_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "setproctitle", None)
     set_title("no matter")
 

@@ -102,7 +102,7 @@ class NameServer:
         if found in ("failure", "bogus"):
             response.set_rcode(dns.rcode.SERVFAIL)
             if found == "bogus":
-                response.use_edns(0, options=[dns.edns.EDEOption(6)])
+                response.use_edns(0, options=[dns.edns.EDEOption(dns.edns.EDECode.DNSSEC_BOGUS)])
             return response.to_wire()
         if self._authenticated:
             response.flags |= dns.flags.AD

@@ -13,19 +13,19 @@ import gevent  # noqa: E402
 from gsmtp.dns.cache import Cache, CacheSettings  # noqa: E402
 from gsmtp.dns.nameservers import NameServers  # noqa: E402
 from gsmtp.dns.resolver import Resolver  # noqa: E402
-from gsmtp.server.reverse_dns import ReverseDns  # noqa: E402
+from gsmtp.server.reverse_dns import ClientName, ReverseDns  # noqa: E402
 
 
-def shown(name):
+def shown(name: ClientName | None) -> list[object] | None:
     return None if name is None else [name.name, name.verified]
 
 
-def make(nameservers, timeout, entries=4096, max_lookups=256):
+def make(nameservers: list[str], timeout: float, entries: int = 4096, max_lookups: int = 256) -> ReverseDns:
     cache = Cache(CacheSettings(entries=entries))
     return ReverseDns(Resolver(NameServers(nameservers, timeout / 2), timeout, cache), timeout, max_lookups)
 
 
-def main():
+def main() -> None:
     """In: options (of `make`), rounds (lists of hosts asked for at once), abandon (hosts whose waiter is killed).
 
     Out: rounds (what was answered), ready (which were known at once), longest (seconds in which the event loop did
@@ -35,7 +35,7 @@ def main():
     names = make(**order["options"])
     longest = 0.0
 
-    def watch():
+    def watch() -> None:
         nonlocal longest
         while True:
             before = time.monotonic()

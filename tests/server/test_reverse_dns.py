@@ -1,16 +1,20 @@
 """ReverseDns of clients, from a DNS server that lies, is silent, and cuts its answers off."""
 
+from __future__ import annotations
+
 import json
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from harness.nameserver import NameServer
+from harness.nameserver import NameServer, Zone
 
 ASK = Path(__file__).with_name("ask_reverse_dns.py")
-ZONE = {
+ZONE: Zone = {
     ("1.2.0.192.in-addr.arpa.", "PTR"): ["Mail.Example."],
     ("mail.example.", "A"): ["192.0.2.200", "192.0.2.1"],
     ("mail.example.", "AAAA"): ["2001:db8::1"],
@@ -46,25 +50,27 @@ ZONE = {
 
 
 @pytest.fixture
-def server():
+def server() -> Iterator[NameServer]:
     server = NameServer(ZONE)
     yield server
     server.close()
 
 
-def ask(port, rounds, timeout=2.0, abandon=(), **options):
+def ask(
+    port: int, rounds: list[list[str]], timeout: float = 2.0, abandon: Sequence[str] = (), **options: Any
+) -> dict[str, Any]:
     """What the driver answers, see there."""
     options = {"nameservers": [f"127.0.0.1:{port}"], "timeout": timeout, **options}
     order = json.dumps({"options": options, "rounds": rounds, "abandon": list(abandon)})
     done = subprocess.run([sys.executable, str(ASK)], input=order, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    answer = json.loads(done.stdout)
+    answer: dict[str, Any] = json.loads(done.stdout)
     assert answer["jobs"] == 0
     return answer
 
 
-def test_all_kinds_of_answers_at_once(server):
+def test_all_kinds_of_answers_at_once(server: NameServer) -> None:
     cases = {
         "192.0.2.1": ["mail.example", True],
         "::ffff:192.0.2.1": ["mail.example", True],
@@ -94,7 +100,7 @@ def test_all_kinds_of_answers_at_once(server):
     assert not any(answer["ready"][0][:-2])
 
 
-def test_truncated_answers_are_asked_for_again_by_tcp(server):
+def test_truncated_answers_are_asked_for_again_by_tcp(server: NameServer) -> None:
     answer = ask(server.port, [["192.0.2.13"]])
     [[[name, verified]]] = answer["rounds"]
     assert name.startswith("n") and verified
@@ -102,7 +108,7 @@ def test_truncated_answers_are_asked_for_again_by_tcp(server):
     assert asked == ["udp", "tcp"]
 
 
-def test_truncated_and_no_tcp():
+def test_truncated_and_no_tcp() -> None:
     server = NameServer(ZONE, tcp=False)
     try:
         assert ask(server.port, [["192.0.2.13"]], timeout=1.0)["rounds"] == [[None]]
@@ -110,7 +116,7 @@ def test_truncated_and_no_tcp():
         server.close()
 
 
-def test_no_server_at_all():
+def test_no_server_at_all() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         answer = ask(silent.getsockname()[1], [["192.0.2.1"]], timeout=0.5)
@@ -118,27 +124,27 @@ def test_no_server_at_all():
     assert answer["seconds"] < 20
 
 
-def test_answers_are_shared_and_remembered(server):
+def test_answers_are_shared_and_remembered(server: NameServer) -> None:
     answer = ask(server.port, [["192.0.2.1"] * 50, ["192.0.2.1", "192.0.2.99", "192.0.2.99"], ["192.0.2.99"]])
     assert answer["rounds"][0] == [["mail.example", True]] * 50
     assert answer["ready"][1:] == [[True, False, False], [True]]
     assert sorted(kind for _, kind, _ in server.asked) == ["A", "PTR", "PTR"]
 
 
-def test_memory_stays_bounded(server):
+def test_memory_stays_bounded(server: NameServer) -> None:
     hosts = [f"203.0.113.{number}" for number in range(100)]
     answer = ask(server.port, [hosts[at : at + 10] for at in range(0, 100, 10)], entries=20)
     assert answer["known"] == 20
     assert answer["rounds"] == [[None] * 10] * 10
 
 
-def test_more_lookups_than_allowed_are_none_at_once(server):
+def test_more_lookups_than_allowed_are_none_at_once(server: NameServer) -> None:
     answer = ask(server.port, [["192.0.2.7", "192.0.2.1", "192.0.2.2"]], timeout=0.5, max_lookups=2)
     assert answer["rounds"] == [[None, ["mail.example", True], None]]
     assert answer["ready"] == [[False, False, True]]
 
 
-def test_a_waiter_that_is_killed_leaves_the_lookup_to_others(server):
+def test_a_waiter_that_is_killed_leaves_the_lookup_to_others(server: NameServer) -> None:
     answer = ask(server.port, [["192.0.2.1", "192.0.2.4"]], timeout=1.0, abandon=["192.0.2.4"])
     assert answer["rounds"] == [[["mail.example", True], ["silent.example", False]]]
     assert sum(kind == "PTR" and name.startswith("4.") for name, kind, _ in server.asked) == 1
@@ -155,7 +161,7 @@ class Inbox(Handler):
 """
 
 
-def test_a_live_server(server, serve):
+def test_a_live_server(server: NameServer, serve: Callable[..., Any]) -> None:
     nameservers = json.dumps([f"127.0.0.1:{server.port}"])
     live = serve("-s", "reverse_lookup=true", "-s", f"nameservers={nameservers}", code=LIVE)
     with live.connect() as talk:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import pytest
 from certificates import MAIN, OTHER, Certificates, tool
-from test_transports import BIG, KINDS, WAIT, pairs, peer
+from harness.transports import BIG, KINDS, WAIT, pairs, peer
 
 from gsmtp.net.errors import ConnectionLost, ConnectionTimedOut, TlsFailed
 from gsmtp.net.socket_transport import SocketTransport, connect
@@ -41,7 +41,7 @@ def client_context(certificates: Certificates, **more: Any) -> ClientTlsContext:
 
 
 def serving(
-    context: TlsContext, then: Callable[[TlsTransport], None] = lambda secure: None
+    context: TlsContext, then: Callable[[TlsTransport], object] = lambda secure: None
 ) -> Callable[[ClearTransport], Tls]:
     """A server that returns what the handshake has settled."""
 

@@ -18,6 +18,7 @@ ROOT = TESTS.parent
 TESTED_IN: dict[str, tuple[str, ...]] = {
     "gsmtp/counters.py": ("test_logs.py", "workers/test_scoreboard.py"),
     "gsmtp/declare.py": ("test_settings.py", "test_adding.py"),
+    "gsmtp/dns/answers.py": ("dns/test_resolver.py", "dns/test_static.py"),
     "gsmtp/launch.py": ("test_cli.py",),
     "gsmtp/values.py": ("test_settings.py",),
     # Decoding and encoding are tested as a whole: a file of tests/mime/fixtures for each rule.
@@ -28,7 +29,10 @@ TESTED_IN: dict[str, tuple[str, ...]] = {
     # What is said to a client is in tests/dialogues.
     "gsmtp/protocol/server/*": ("test_dialogues.py", "protocol/test_session.py", "protocol/test_extensions.py"),
     "gsmtp/net/errors.py": ("net/test_transport.py", "server/test_tls.py"),
-    "gsmtp/net/timer.py": ("server/test_timeouts.py",),
+    "gsmtp/net/gevent_transport.py": ("net/test_transport.py",),
+    "gsmtp/net/socket_transport.py": ("net/test_transport.py",),
+    "gsmtp/net/tls_settings.py": ("test_settings.py", "server/test_tls.py"),
+    "gsmtp/net/tls_transport.py": ("net/test_transport.py", "net/test_net_tls.py"),
     "gsmtp/server/content.py": ("test_dialogues.py", "server/test_stream.py"),
     "gsmtp/server/dispatcher.py": ("test_dialogues.py", "server/test_hooks.py"),
     "gsmtp/server/failures.py": ("server/test_hooks.py", "test_logs.py"),

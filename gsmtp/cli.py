@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-o", "--option", action="append", default=[], metavar="KEY=VALUE", help="for the handler; may be repeated")
     add("-s", "--set", action="append", default=[], metavar="KEY=VALUE", help="any setting; may be repeated")
     for name, (flags, metavar) in _OPTIONS.items():
-        kind = settings.find(name)[1]
+        _, kind = settings.declared()[name]
         if choices := values.literals(kind):
             add(*flags, choices=choices, help=_help(name))
         else:
@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _help(name: str) -> str:
     """Return the help of a setting, with its default if that is a word and the help does not speak of one."""
-    item = settings.find(name)[0]
+    item, _ = settings.declared()[name]
     text, default = str(item.metadata["help"]), declare.default(item)
     return f"{text}; default: {default}" if isinstance(default, str) and default.isalpha() else text
 

@@ -27,7 +27,9 @@ class LogSettings(Table):
 
     log_file: str = setting("-", "a file to append to, given to `user`; - for standard error")
     log_format: Format = setting("text", "text or json, one line an event")
-    log_level: Literal["debug", "info", "warning", "error"] = setting("info", "info has a line for every message")
+    log_level: Literal["debug", "info", "warning", "error"] = setting(
+        "info", "the least level that is logged; info has a line for every message"
+    )
 
 
 _PLAIN = re.compile(r"[A-Za-z0-9@._:<>/+\[\]*(),\-]+")

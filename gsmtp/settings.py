@@ -14,7 +14,8 @@ import re
 import secrets
 import socket
 from collections.abc import Mapping
-from typing import Any, get_type_hints
+from functools import cache
+from typing import Any
 
 from gsmtp import values
 from gsmtp.binds import BindSettings, parse_bind
@@ -62,10 +63,10 @@ class ProcessSettings(Table):
 
     workers: int = setting(0, "worker processes; default: one for each usable core", most=1000)
     user: str = setting("", "workers run as this user (needs root)")
-    group: str = setting("", "and this group")
-    chdir: str = setting("", "the workers' directory, and the first place where handlers are sought")
+    group: str = setting("", "workers run as this group (needs root)")
+    chdir: str = setting("", "directory of the workers, and the first place where the handler's module is looked for")
     max_sessions: int = setting(10_000, "connections per worker; further ones wait", 1)
-    drain_timeout: float = setting(660.0, "seconds from TERM until a worker ends whatever its sessions do", 1)
+    drain_timeout: float = setting(660.0, "seconds from TERM until a worker ends even if sessions are left", 1)
 
 
 class Settings(LogSettings, SpoolSettings, ServiceSettings, ProcessSettings):
@@ -172,19 +173,17 @@ def _machine_secret() -> str:
 
 def parse_value(key: str, text: str) -> Any:
     """Return the value of a setting from the command line. It is written as in TOML, but a text needs no quotes."""
-    for table in _TABLES:
-        if key in (kinds := get_type_hints(table)):
-            return values.parse(text, kinds[key])
-    return values.parse(text)
+    return values.parse(text, declared()[key][1] if key in declared() else None)
 
 
-def find(name: str) -> tuple[dataclasses.Field[Any], Any]:
-    """Return the declaration and the type of a setting. Raises KeyError if there is none of that name."""
+@cache
+def declared() -> dict[str, tuple[dataclasses.Field[Any], Any]]:
+    """Return the declaration and the type of each setting, by name."""
+    found = {}
     for table in _TABLES:
-        for item in dataclasses.fields(table):
-            if item.name == name:
-                return item, get_type_hints(table)[name]
-    raise KeyError(name)
+        kinds = values.types_of(table)
+        found.update({item.name: (item, kinds[item.name]) for item in dataclasses.fields(table)})
+    return found
 
 
 def describe() -> str:

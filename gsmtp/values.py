@@ -13,6 +13,7 @@ import math
 import tomllib
 import types
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from gsmtp.declare import SettingsError, shown
@@ -64,7 +65,7 @@ def checked(kind: type, table: Mapping[str, Any], where: str, others: Iterable[s
     The message for an unknown key suggests a similar one, of `kind` or of `others`.
     """
     fields = {item.name: item for item in dataclasses.fields(kind)}
-    kinds = get_type_hints(kind)
+    kinds = types_of(kind)
     values = {}
     for key, value in table.items():
         if key not in fields:
@@ -93,6 +94,12 @@ def written(value: Any) -> str:
     if isinstance(value, list | dict):
         return json.dumps(value) if value else ""
     return str(value)
+
+
+@cache
+def types_of(kind: type) -> Mapping[str, Any]:
+    """Return the types of the fields of a dataclass, by name. They are written as text, and reading them takes time."""
+    return get_type_hints(kind)
 
 
 def literals(kind: Any) -> list[Any]:

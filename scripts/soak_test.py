@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PYTHON = ROOT / ".venv" / "bin" / "python"
 
 if __name__ == "__main__":
-    if Path(sys.prefix) != ROOT / ".venv":
-        made = subprocess.run([ROOT / "scripts" / "venv", "soak"], check=False)
+    if Path(sys.prefix).parent != ROOT:
+        made = subprocess.run([ROOT / "scripts" / "venv", "soak"], check=False, stdout=subprocess.PIPE, text=True)
         if made.returncode:
             sys.exit(2)
-        os.execv(PYTHON, [str(PYTHON), __file__, *sys.argv[1:]])
+        python = str(ROOT / made.stdout.strip() / "bin" / "python")
+        os.execv(python, [python, __file__, *sys.argv[1:]])
     from gsmtp.soak.cli import main
 
     sys.exit(main())

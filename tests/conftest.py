@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import compileall
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,26 +15,43 @@ from harness.master import ROOT, Master
 
 
 def pytest_sessionstart() -> None:
-    """Servers are started by the hundred and told to write no bytecode; without any, each compiles all it imports."""
+    """Compile all modules once: servers are started by the hundred and told to write no bytecode.
+
+    Debian keeps servers such as haproxy in sbin, which is not on an ordinary user's PATH.
+    """
+    os.environ["PATH"] += os.pathsep + os.pathsep.join(["/usr/sbin", "/sbin"])
     for room in ("gsmtp", "workers"):
         compileall.compile_dir(ROOT / room, quiet=2)
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one megabyte. Without the right to mount, tests that need one are skipped by name."""
+    """A file system of one megabyte.
+
+    A user who may not mount mounts it in a namespace of his own, whose files /proc shows to him. Where that is refused,
+    too, tests that need one are skipped by name.
+    """
     path = tmp_path / "small"
     path.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if made.returncode:
-        pytest.skip(f"no small file system to fill: {made.stderr.strip()}")
-    yield path
-    subprocess.run(["umount", "-l", str(path)], check=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=1777", "tmpfs", str(path)]
+    if os.geteuid() == 0:
+        made = subprocess.run(mount, capture_output=True, text=True, check=False)
+        if made.returncode:
+            pytest.skip(f"no small file system to fill: {made.stderr.strip()}")
+        yield path
+        subprocess.run(["umount", "-l", str(path)], check=True)
+        return
+    # Lives until its input ends; a shell that execs keeps the number of the process.
+    script = '"$@" && echo mounted && exec cat'
+    inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", *mount]
+    with subprocess.Popen(
+        inside, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as keeper:
+        assert keeper.stdout is not None
+        said = keeper.stdout.readline().strip()
+        if said != "mounted":
+            pytest.skip(f"no small file system to fill: {said}")
+        yield Path(f"/proc/{keeper.pid}/root{path}")
 
 
 @pytest.fixture(scope="session")

@@ -136,7 +136,6 @@ def test_a_missing_module(tmp_path: Path) -> None:
         (("-b", "smtp://192.0.2.1:0"), "cannot bind smtp://192.0.2.1:0: Cannot assign requested address"),
         (("-b", "smtp+unix:/nonesuch/socket"), "cannot bind smtp+unix:/nonesuch/socket: No such file"),
         (("-b", "smtp+unix:/etc/passwd/socket"), "cannot bind smtp+unix:/etc/passwd/socket: Not a directory"),
-        (("-b", "smtp+unix:/etc/passwd"), "cannot bind smtp+unix:/etc/passwd: /etc/passwd exists and is not a socket"),
         (("-b", f"smtp+unix:/tmp/{'x' * 103}"), "the path of a unix socket has at most 107 octets"),
         (("-b", "smtp://nonesuch.invalid:2525"), "cannot bind smtp://nonesuch.invalid:2525: "),
         (("-b", ""), "bind '': HOST:PORT is wanted"),
@@ -192,6 +191,14 @@ def test_a_missing_module(tmp_path: Path) -> None:
 def test_wrong_settings(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], line: str) -> None:
     assert line in said(capsys, *arguments)
     assert line in said(capsys, *arguments, "--check")
+
+
+def test_a_file_where_a_unix_socket_shall_be(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    line = f"cannot bind smtp+unix:{path}: {path} exists and is not a socket"
+    assert line in said(capsys, "-b", f"smtp+unix:{path}")
+    assert line in said(capsys, "-b", f"smtp+unix:{path}", "--check")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import ast
 import os
 import re
 import shutil
+import smtplib
 import subprocess
 import sys
 import sysconfig
@@ -17,6 +18,8 @@ from pathlib import Path
 
 import pytest
 from harness.master import ROOT
+from harness.messages import stored
+from harness.waiting import wait_for
 
 # What the protocol says, in memory and live; some 30 s.
 AGAIN = ["tests/protocol", "tests/test_dialogues.py"]
@@ -31,7 +34,7 @@ def lacking() -> str | None:
     return None if header.exists() else f"no headers of this Python (Debian: python3-dev): {header}"
 
 
-def python(place: Path, *arguments: str, patience: float = 300) -> subprocess.CompletedProcess[str]:
+def python(place: Path, *arguments: str, timeout: float = 1800) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "GSMTP_COMPILE": "1", "MYPYC_OPT_LEVEL": "0", "PYTHONPATH": f"{place}:{place}/workers"}
     environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
     return subprocess.run(
@@ -41,7 +44,7 @@ def python(place: Path, *arguments: str, patience: float = 300) -> subprocess.Co
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=patience,
+        timeout=timeout,
         check=False,
     )
 
@@ -72,6 +75,43 @@ def test_what_is_compiled_is_what_runs(compiled: Path) -> None:
     assert python(compiled, "-c", code).stdout.split() == [str(file) for file in libraries]
 
 
+def test_its_wheel_serves(compiled: Path, tmp_path: Path) -> None:
+    """Installed where nothing else is; what gsmtp needs is found behind it."""
+    done = python(compiled, "setup.py", "-q", "bdist_wheel", "-d", str(tmp_path))
+    assert done.returncode == 0, done.stdout
+    [wheel] = tmp_path.glob("*.whl")
+    assert f"-cp{sys.version_info[0]}{sys.version_info[1]}-" in wheel.name
+    place = tmp_path / "installed"
+    options = ["--no-index", "--no-deps", "--no-compile", "--quiet", "--target", str(place)]
+    assert python(tmp_path, "-m", "pip", "install", *options, str(wheel)).returncode == 0
+    environment = {**os.environ, "PYTHONPATH": str(place)}
+    code = "import gsmtp.server.connection as module; print(module.__file__)"
+    asked = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert asked.stdout.startswith(f"{place}/gsmtp/server/connection.") and asked.stdout.endswith(".so\n")
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        master = subprocess.Popen(
+            [sys.executable, "-m", "gsmtp.cli", "-b", "smtp://127.0.0.1:0", "-w", "1"],
+            env=environment,
+            cwd=tmp_path,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        wait_for(lambda: master.poll() is not None or " ready" in log.read_text(), what="the worker")
+        found = re.search(r"\(127\.0\.0\.1:(\d+)\)", log.read_text())
+        assert master.poll() is None and found is not None, log.read_text()
+        with smtplib.SMTP("127.0.0.1", int(found[1]), timeout=60) as client:
+            assert client.sendmail("a@there.example", ["b@here.example"], b"Subject: x\r\n\r\ny\r\n") == {}
+        assert len(stored(tmp_path / "maildir")) == 1
+    finally:
+        master.terminate()
+        status = master.wait(60)
+    assert status == 0
+
+
 @pytest.mark.parametrize(("wanted", "more"), [("0", []), ("1", ["mypy>=1.10"])])
 def test_pip_is_told_what_it_takes(wanted: str, more: list[str]) -> None:
     """Before mypyc is there, since that is why pip asks."""
@@ -84,7 +124,7 @@ def test_pip_is_told_what_it_takes(wanted: str, more: list[str]) -> None:
         env={**os.environ, "GSMTP_COMPILE": wanted},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     needed = [one for one in ast.literal_eval(done.stdout) if one != "wheel"]  # older setuptools want that

@@ -78,12 +78,12 @@ LIVE = {
     "Timeout, closing connection": "test_timeouts.test_command_timeout",
     "Service not available": "test_hooks.test_a_hook_that_ignores_its_deadline",
     "The client gave the message up": "test_chunking_live.test_a_stream_ends_when_its_message_does",
-    "You talk before the greeting": "test_entrance.test_early_talkers_are_sent_away",
-    "Too many connections from your address at a time": "test_entrance.test_sessions_per_address",
-    "Too many connections from your address, try again later": "test_entrance.test_connections_in_an_interval",
-    "Too many failed logins from your address, try again later": "test_entrance.test_failed_logins_per_address",
-    "Too many messages from your address, try again later": "test_entrance.test_messages_and_recipients_per_address",
-    "Too many recipients from your address, try again later": "test_entrance.test_messages_and_recipients_per_address",
+    "You talk before the greeting": "test_admission.test_early_talkers_are_sent_away",
+    "Too many connections from your address at a time": "test_admission.test_sessions_per_address",
+    "Too many connections from your address, try again later": "test_admission.test_connections_in_an_interval",
+    "Too many failed logins from your address, try again later": "test_admission.test_failed_logins_per_address",
+    "Too many messages from your address, try again later": "test_admission.test_messages_and_recipients_per_address",
+    "Too many recipients from your address, try again later": "test_admission.test_messages_and_recipients_per_address",
 }
 # What only a client that computes can bring about.
 COMPUTED = {

@@ -55,6 +55,8 @@ def test_the_file_of_settings(tmp_path: Path, certificates: Certificates) -> Non
     assert "gsmtp-master -c gsmtp.toml" in toml
     toml = toml.replace("/etc/ssl/mx.pem", certificates.main.certfile)
     toml = toml.replace("/etc/ssl/mx.key", certificates.main.keyfile)
+    for number in (25, 465):  # not for everybody
+        toml = toml.replace(f'[::]:{number}"', '[::]:0"')
     (tmp_path / "gsmtp.toml").write_text(toml.replace("/run/", f"{tmp_path}/"))
     has_a_hook = "    def check_password(self, session, user, password): return False\n"
     (tmp_path / "inbox.py").write_text(block("# inbox.py").rstrip() + "\n\n" + has_a_hook)

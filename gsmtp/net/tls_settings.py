@@ -15,13 +15,13 @@ class TlsSettings(Table):
     """
 
     certfile: str = setting("", "certificate chain in PEM; smtps:// and STARTTLS need it")
-    keyfile: str = setting("", "its private key, unless that is in certfile; only root need be able to read it")
+    keyfile: str = setting("", "private key in PEM, unless it is in certfile; only root need be able to read it")
     certificates: dict[str, list[str]] = setting(
         {}, 'other certificates by the name that a client asks for (SNI): "mx.example.org" = ["cert.pem", "key.pem"]'
     )
-    client_ca: str = setting("", "authorities (PEM) of client certificates; clients are asked for one, and need none")
+    client_ca: str = setting("", "authorities (PEM) of client certificates; clients are asked for one, but need none")
     tls_minimum: Literal["1.2", "1.3"] = setting("1.2", "the lowest version of TLS; older ones are broken")
-    tls_ciphers: str = setting("", "for TLS 1.2, as OpenSSL has it; default: OpenSSL's own choice")
+    tls_ciphers: str = setting("", "ciphers for TLS 1.2 in OpenSSL's notation; default: OpenSSL's own choice")
 
     @property
     def tls_files(self) -> list[str]:

@@ -28,7 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from gsmtp.protocol.xtext import decode_xtext
 from gsmtp.reply import Reply
@@ -54,7 +54,8 @@ class Missing(Enum):
     TEMPUNAVAIL = "[TEMPUNAVAIL]"
 
 
-UNAVAILABLE, TEMPUNAVAIL = Missing.UNAVAILABLE, Missing.TEMPUNAVAIL
+UNAVAILABLE: Final = Missing.UNAVAILABLE
+TEMPUNAVAIL: Final = Missing.TEMPUNAVAIL
 Unavailable = Literal[Missing.UNAVAILABLE]
 _MISSING: dict[str, Missing] = {missing.value: missing for missing in Missing}
 

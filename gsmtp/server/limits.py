@@ -1,13 +1,14 @@
-"""Limits for each client address: how many sessions at a time, how many connections, messages, recipients and failed
-logins in an interval.
+"""Limits for each client address: sessions at a time, and connections, messages, recipients and failed logins in an
+interval.
 
-`Limits` holds the settings, `ClientLimits` is one connection's view: it asks before something is done and answers
-with the reply of a refusal, or None for yes. The numbers are kept by a `LimitStore`: `SharedTable` for the workers of
-one master, or one that several machines share. Must not know: sockets, the session's state. Weak: behind a proxy that
-does not tell its clients' addresses all clients are one; exempt it.
+`Limits` has the settings; `ClientLimits` is made for each connection, and is asked before something is done. The
+numbers are kept by a `LimitStore`: `SharedTable` for the workers of one master, or one that several machines share.
+The limits must not know sockets or the session's state. They are weak behind a proxy that does not tell its clients'
+addresses: all its clients are counted as one, so exempt it.
 
-An IPv6 client is its network of `limit_ipv6_prefix` bits, since one customer has at least that much to choose from; an
-IPv4-mapped address is the IPv4 one. Clients of unix sockets and those whose address is not known are not limited.
+An IPv6 client is counted as its network of `limit_ipv6_prefix` bits, because each customer has at least so many
+addresses; an IPv4-mapped address is counted as the IPv4 one. Clients of unix sockets, and those whose address is not
+known, are not limited.
 """
 
 from __future__ import annotations
@@ -31,25 +32,24 @@ TOO_MANY_RECIPIENTS = Reply(450, "4.7.1", "Too many recipients from your address
 class LimitStore(Protocol):
     """Numbers by kind and key, such as "messages" and "192.0.2.1". A kind is either taken or held, never both.
 
-    A store may let its greenlet wait, but not for long: it is asked within an SMTP dialogue. What limits protect
-    is not secret, and mail must not stop because they cannot be counted: a store that fails says yes and logs it,
-    and raises nothing.
+    A store may let its greenlet wait, but not for long, because a client waits too. A store that fails accepts, logs
+    the failure, and raises nothing: mail must not stop because it cannot be counted.
     """
 
     def take(self, kind: str, key: str, amount: int, limit: int, interval: float) -> bool:
-        """Add `amount` if no more than `limit` come together within the last `interval` seconds; whether it did."""
+        """Add `amount` unless that makes more than `limit` in the last `interval` seconds. Return whether it did."""
 
     def level(self, kind: str, key: str, interval: float) -> float:
-        """What was taken within the last `interval` seconds, estimated."""
+        """Return an estimate of what was taken in the last `interval` seconds."""
 
     def hold(self, kind: str, key: str, limit: int) -> bool:
-        """Hold one if fewer than `limit` are held; whether it did. Ends by `release`, or with this process."""
+        """Hold one unless `limit` are held. Return whether it did. `release` ends it, or the end of this process."""
 
     def release(self, kind: str, key: str) -> None:
-        """Give back what one `hold` got."""
+        """End one `hold`."""
 
 
-# Keys kept for addresses seen lately, because making one takes longer than counting it.
+# So many addresses' keys are kept, because making one takes longer than counting it.
 _REMEMBERED = 4096
 
 
@@ -63,11 +63,11 @@ class Limits:
         self._keys: dict[str, str] = {}
 
     def client(self, peer: Address) -> ClientLimits:
-        """For a connection whose client, after a PROXY header, has the socket address `peer`. Ends by `close`."""
+        """Return the limits of a connection whose client has the socket address `peer`. Call `close` at its end."""
         return ClientLimits(self.store, self.settings, self.key(peer))
 
     def key(self, peer: Address) -> str:
-        """What `peer` is counted under: "192.0.2.1", "2001:db8::/64", or "" for one that is not limited."""
+        """Return what `peer` is counted as: "192.0.2.1", "2001:db8::/64", or "" when it is not limited."""
         if not isinstance(peer, tuple) or not peer or peer in self._exempt:
             return ""
         host = peer[0]
@@ -89,10 +89,10 @@ class Limits:
 
 
 class ClientLimits:
-    """One connection's limits. Every question answers None, which is yes, or the reply to refuse with.
+    """One connection's limits. Each method but `close` returns None, or the reply of a refusal.
 
-    Ask `open` before the greeting, and end with `close` whatever it said. When the client's address changes (XCLIENT),
-    close this one and open another.
+    Call `open` before the banner, and `close` at the end whatever `open` returned. When the client's address changes
+    (XCLIENT), close this object and open another.
     """
 
     __slots__ = ("_held", "_key", "_limits", "_store")
@@ -104,7 +104,7 @@ class ClientLimits:
         self._held = False
 
     def open(self) -> Reply | None:
-        """A connection begins. One that was refused is counted neither as a session nor for the interval."""
+        """Count a connection. One that is refused is counted neither as a session nor in the interval."""
         limits, key = self._limits, self._key
         if not key:
             return None
@@ -119,7 +119,7 @@ class ClientLimits:
         return None
 
     def message(self) -> Reply | None:
-        """MAIL would be accepted."""
+        """Count a message, when MAIL is about to be accepted."""
         limits = self._limits
         if not self._key or not limits.limit_messages:
             return None
@@ -127,7 +127,7 @@ class ClientLimits:
         return None if granted else TOO_MANY_MESSAGES
 
     def recipient(self) -> Reply | None:
-        """RCPT would be accepted."""
+        """Count a recipient, when RCPT is about to be accepted."""
         limits = self._limits
         if not self._key or not limits.limit_recipients:
             return None
@@ -135,28 +135,28 @@ class ClientLimits:
         return None if granted else TOO_MANY_RECIPIENTS
 
     def auth(self) -> Reply | None:
-        """AUTH begins: refused once `limit_auth_failures` of this address have failed, even with the right password.
+        """Decide whether AUTH may begin. It may not once `limit_auth_failures` of this address have failed.
 
-        Only AUTH is: behind the same address there may be those who send without.
+        A right password is refused too. Mail without AUTH is not, because others may send it from the same address.
         """
         limits = self._limits
         if not self._key or not limits.limit_auth_failures:
             return None
-        # The estimate fades continuously, so that one more try is free as soon as it is below by a whole one.
+        # The estimate fades continuously; another attempt is free once it is below the limit by a whole one.
         level = self._store.level("auth_failures", self._key, limits.limit_auth_interval)
         return None if level <= limits.limit_auth_failures - 1 else TOO_MANY_FAILURES
 
     def auth_failed(self) -> Reply | None:
-        """AUTH has failed. The answer: whether another try would be refused."""
+        """Count a failed AUTH. Return the refusal that another attempt would get, or None."""
         limits = self._limits
         if not self._key or not limits.limit_auth_failures:
             return None
-        # Those under way when the limit was reached are counted all the same.
+        # An attempt that was under way when the limit was reached is counted, too.
         self._store.take("auth_failures", self._key, 1, 1 << 62, limits.limit_auth_interval)
         return self.auth()
 
     def close(self) -> None:
-        """The connection has ended. Idempotent."""
+        """End the connection's session. Idempotent."""
         if self._held:
             self._held = False
             self._store.release("sessions", self._key)

@@ -1,7 +1,7 @@
 """The Received header field that each message gets (RFC 5321 4.4, RFC 3848, RFC 6531 4.3).
 
-What the client said of itself is shown only as far as the grammar allows, so that no HELO can forge a second field.
-`for` is given when there is one recipient; with more it would show blind copies to each other.
+Of the HELO name only what the grammar allows is shown, so that it cannot forge a second field. There is a `for` when
+there is one recipient; with more it would show blind copies to each other.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from functools import lru_cache
 from gsmtp.protocol.envelope import Envelope
 from gsmtp.socket_address import address_literal
 
-# RFC 5321 4.5.3.1.2: a domain has at most 255 octets. A field with all of a longer HELO could be too long a line.
+# RFC 5321 4.5.3.1.2: a domain has at most 255 octets. With a longer name the line could become too long.
 _MAX_HELO = 255
 _NOT_DOMAIN = re.compile(r"[^A-Za-z0-9._:\[\]\-\u00a1-\U0010ffff]")
 
 
 def received(envelope: Envelope, hostname: str, now: float | None = None) -> bytes:
-    """The field with its CRLF. `now`: seconds since the epoch, the present when None."""
+    """Return the field with its CRLF. `now`: seconds since the epoch, None for the present time."""
     session = envelope.session
     utf8 = "SMTPUTF8" in envelope.parameters
     helo = _NOT_DOMAIN.sub("?", session.helo[:_MAX_HELO]) or "unknown"
@@ -42,5 +42,5 @@ def received(envelope: Envelope, hostname: str, now: float | None = None) -> byt
 
 @lru_cache(1)
 def _date(second: int) -> str:
-    """RFC 5322 3.3; many messages come in one second."""
+    """Return the date of RFC 5322 3.3. It is cached because many messages come in one second."""
     return formatdate(second)

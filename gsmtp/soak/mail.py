@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from gsmtp.protocol.framing import DotWriter
+
 # This field is put in front of each message, and tells messages with the same mail in them apart.
 ID_FIELD = b"X-Soak-Id: "
 
@@ -57,16 +59,16 @@ def digest(content: bytes | memoryview) -> str:
 
 
 def write_mails(path: Path, mails: Iterable[Mail]) -> list[MailEntry]:
-    """Write a mail file and, beside it, its index; return the index. Raises OSError.
+    """Write a mail file and, beside it, its index; return the index.
 
-    `mails` is consumed one at a time.
+    `mails` is consumed one at a time. Raises OSError, and ValueError for a mail with a bare CR or LF.
     """
     entries = []
     with path.open("wb") as file:
         for mail in mails:
             content = mail.content
-            # RFC 5321 4.5.2
-            wire_form = (b"\r\n" + content).replace(b"\r\n.", b"\r\n..")[2:] + b".\r\n"
+            writer = DotWriter()
+            wire_form = writer.write(content) + writer.finish()
             header = content.partition(b"\r\n\r\n")[0]
             entries.append(
                 MailEntry(

@@ -45,7 +45,8 @@ def deliver(
     try:
         spool.write(content)
         spool.finish()
-        assert handler.on_message(what, SimpleNamespace(id="M1", size=spool.size, spool=spool, trace=TRACE)) is None
+        message = SimpleNamespace(id="M1", size=spool.size, spool=spool, trace=TRACE)
+        assert handler.on_message(what, message) is None  # type: ignore[func-returns-value]
     finally:
         spool.close()
 

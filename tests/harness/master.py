@@ -118,8 +118,11 @@ class Master:
         return [json.loads(line) for line in self.lines]
 
     def until_ready(self) -> Master:
-        """Wait until all workers serve. Raises AssertionError, with the log, when the master ends before."""
-        wait_for(lambda: self.process.poll() is not None or len(self.workers()) >= self.wanted, what="workers")
+        """Wait until all workers serve. Raises AssertionError, with the log, when they do not or the master ends."""
+        try:
+            wait_for(lambda: self.process.poll() is not None or len(self.workers()) >= self.wanted)
+        except AssertionError:
+            raise AssertionError(f"waited in vain for workers\n{self.log}") from None
         assert self.process.poll() is None, self.log
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import pytest
 
@@ -25,9 +26,10 @@ RSA = rsa.generate_private_key(65537, 2048)
 ED25519 = ed25519.Ed25519PrivateKey.generate()
 
 
-def pem(key: object, password: bytes | None = None) -> bytes:
+def pem(key: Any, password: bytes | None = None) -> bytes:
     encryption = BestAvailableEncryption(password) if password else NoEncryption()
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)  # type: ignore[attr-defined]
+    written: bytes = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+    return written
 
 
 def record(name: bytes, timeout: int = 5) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def reported(found: mime.DeliveryReport | mime.DispositionReport | None) -> list
     return ["DispositionReport", found.final_recipient, found.original_message_id, found.type]
 
 
-ANSWERS = {
+ANSWERS: dict[str, Callable[[Any], object]] = {
     "subject": lambda m: m.subject,
     "text": lambda m: m.text,
     "html": lambda m: m.html,

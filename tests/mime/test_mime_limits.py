@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from mime_hostile import HEAD, MIXED, attached_in_base64, body, nested, typed
 
 from gsmtp import mime
 
 
-def codes(raw: bytes, **limits: int) -> set[str]:
+def codes(raw: bytes, **limits: Any) -> set[str]:
     return {defect.code for defect in mime.decode(raw, limits=mime.Limits(**limits)).defects}
 
 
@@ -132,5 +133,5 @@ def test_uuencoded_data_is_given_up_after_a_thousand_short_lines() -> None:
 def test_every_limit_has_a_default_and_can_be_set() -> None:
     for field in dataclasses.fields(mime.Limits):
         assert field.default is not None
-        value = frozenset({"utf_8"}) if field.name == "charsets" else 1
+        value: Any = frozenset({"utf_8"}) if field.name == "charsets" else 1
         assert getattr(dataclasses.replace(mime.Limits(), **{field.name: value}), field.name) == value

@@ -13,6 +13,7 @@ import email
 import email.policy
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -144,7 +145,7 @@ def unnest(message: mime.Message):  # type: ignore[no-untyped-def]
     return message.subject, message.text, inner, files
 
 
-def expected_of(mail):  # type: ignore[no-untyped-def]
+def expected_of(mail: Any) -> Any:
     subject, text, inner, files = mail
     return subject, lines(text), tuple(map(expected_of, inner)), files
 
@@ -207,7 +208,7 @@ def test_nothing_can_be_forged(forged, place) -> None:  # type: ignore[no-untype
         {"html": "x", "inline": {forged: ("name", b"x")}},
     ]
     with pytest.raises(ValueError):
-        mime.Message.build(**{"from_": "a@b.example", "text": "x", **places[place]})  # type: ignore[arg-type]
+        mime.Message.build(**{"from_": "a@b.example", "text": "x", **places[place]})
     message = mime.decode(b"Subject: x\r\n\r\n")
     with pytest.raises(ValueError):
         message.headers["X"] = forged

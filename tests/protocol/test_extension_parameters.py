@@ -1,7 +1,10 @@
 """What EHLO announces, by state and by choice, and the parameters that the extensions bring."""
 
+from __future__ import annotations
+
 import re
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,14 +21,14 @@ TLS = SimpleNamespace(peer={}, channel_bindings={})
 OPTIONAL = frozenset({"DSN", "REQUIRETLS", "MT-PRIORITY", "DELIVERBY"})
 
 
-def session_with(*, claimed=(), tls=None, **options):
+def session_with(*, claimed: Any = (), tls: Any = None, **options: Any) -> Any:
     chosen = Options(hostname="mx.example.net", **options)
     session = Session("s")
     session.tls = TLS if tls else None
     return ServerSession(chosen, ExtensionSet(chosen, claimed=claimed), session, lambda: "m")
 
 
-def say(server, *lines):
+def say(server: Any, *lines: Any) -> Any:
     """The replies to `lines`, sent at once; content is accepted."""
     server.receive("".join(f"{line}\r\n" for line in lines).encode())
     while (event := server.next_event()) not in (events.NEED_DATA, events.CLOSED):
@@ -34,19 +37,19 @@ def say(server, *lines):
     return server.data_to_send().decode().splitlines()
 
 
-def announced(server):
+def announced(server: Any) -> Any:
     lines = [line[4:] for line in say(server, "EHLO c")]
     return lines[lines.index("mx.example.net") + 1 :]
 
 
-def mail(parameters, **options):
+def mail(parameters: Any, **options: Any) -> Any:
     """(the last reply to MAIL with `parameters`, what the envelope has)."""
     server = session_with(**{"offer": OPTIONAL, "tls": True, **options})
     reply = say(server, "EHLO c", f"MAIL FROM:<a@example.net> {parameters}")[-1]
     return reply, server.envelope.parameters if server.envelope else None
 
 
-def rcpt(parameters, before="", **options):
+def rcpt(parameters: Any, before: str = "", **options: Any) -> Any:
     server = session_with(**{"offer": OPTIONAL, **options})
     reply = say(server, "EHLO c", f"MAIL FROM:<a@example.net>{before}", f"RCPT TO:<b@example.net> {parameters}")[-1]
     recipients = server.envelope.recipients
@@ -56,7 +59,7 @@ def rcpt(parameters, before="", **options):
 # What is announced
 
 
-def test_by_default_only_what_the_server_itself_keeps_is_announced():
+def test_by_default_only_what_the_server_itself_keeps_is_announced() -> None:
     assert announced(session_with(tls=True)) == [
         "PIPELINING",
         "SIZE 36700160",
@@ -69,12 +72,12 @@ def test_by_default_only_what_the_server_itself_keeps_is_announced():
     ]
 
 
-def test_what_binds_the_handler_is_announced_when_offered_or_claimed():
+def test_what_binds_the_handler_is_announced_when_offered_or_claimed() -> None:
     assert announced(session_with(offer=OPTIONAL, tls=True))[-4:] == ["DSN", "REQUIRETLS", "MT-PRIORITY", "DELIVERBY"]
     assert announced(session_with(claimed=("dsn",)))[-1] == "DSN"
 
 
-def test_what_is_announced_follows_the_session():
+def test_what_is_announced_follows_the_session() -> None:
     server = session_with(offer=frozenset({"REQUIRETLS"}))
     assert "REQUIRETLS" not in announced(server)
     assert say(server, "MAIL FROM:<a@example.net> REQUIRETLS")[0].startswith("555 5.5.4")
@@ -85,7 +88,7 @@ def test_what_is_announced_follows_the_session():
     assert say(server, "MAIL FROM:<a@example.net> REQUIRETLS")[0].startswith("250")
 
 
-def test_offers_are_made_once_for_each_state():
+def test_offers_are_made_once_for_each_state() -> None:
     options = Options(hostname="h", offer=frozenset({"REQUIRETLS"}))
     extensions = ExtensionSet(options)
     plain, again, secure = Session("1"), Session("2"), Session("3")
@@ -94,7 +97,7 @@ def test_offers_are_made_once_for_each_state():
     assert extensions.offer(plain) is not extensions.offer(secure)
 
 
-def test_a_condition_of_any_kind_holds_for_its_session_alone():
+def test_a_condition_of_any_kind_holds_for_its_session_alone() -> None:
     trusted = Extension("XTRUST", mail={"XTRUST": lambda value, options: 1}, when=lambda options, s: s.peer == "friend")
     extensions = ExtensionSet(Options(hostname="h"), claimed=[trusted])
     assert "XTRUST" in extensions.offer(Session("1", "friend")).lines
@@ -102,14 +105,14 @@ def test_a_condition_of_any_kind_holds_for_its_session_alone():
 
 
 @pytest.mark.parametrize("hidden", ["8BITMIME", "CHUNKING", "BINARYMIME"])
-def test_binarymime_needs_its_companions(hidden):
+def test_binarymime_needs_its_companions(hidden: str) -> None:
     lines = announced(session_with(hide=frozenset({hidden})))
     assert hidden not in lines
     assert "BINARYMIME" not in lines
     assert mail("BODY=BINARYMIME", hide=frozenset({hidden}))[0][:9] in ("501 5.5.4", "555 5.5.4")
 
 
-def test_hide_wins_over_offer():
+def test_hide_wins_over_offer() -> None:
     assert "DSN" not in announced(session_with(offer=frozenset({"DSN"}), hide=frozenset({"DSN"})))
 
 
@@ -117,11 +120,11 @@ def test_hide_wins_over_offer():
     ("recipients", "transactions", "line"),
     [(100, 0, "LIMITS RCPTMAX=100"), (1, 5, "LIMITS RCPTMAX=1 MAILMAX=5"), (10**7, 0, "LIMITS RCPTMAX=999999")],
 )
-def test_limits_says_what_the_options_are(recipients, transactions, line):
+def test_limits_says_what_the_options_are(recipients: int, transactions: int, line: str) -> None:
     assert line in announced(session_with(max_recipients=recipients, max_transactions=transactions))
 
 
-def test_arguments_of_deliverby_and_mt_priority():
+def test_arguments_of_deliverby_and_mt_priority() -> None:
     lines = announced(session_with(offer=OPTIONAL, min_deliver_by=240, priority_profile="MIXER"))
     assert "DELIVERBY 240" in lines
     assert "MT-PRIORITY MIXER" in lines
@@ -151,7 +154,7 @@ def test_arguments_of_deliverby_and_mt_priority():
         ("BY=0;NT", "BY", DeliverBy(0, ByMode.NOTIFY, True)),
     ],
 )
-def test_mail_parameters_are_typed(text, name, value):
+def test_mail_parameters_are_typed(text: str, name: str, value: Any) -> None:
     reply, parameters = mail(text)
     assert reply.startswith("250 2.1.0")
     assert parameters == {name: value}
@@ -194,20 +197,20 @@ def test_mail_parameters_are_typed(text, name, value):
         ("XUNKNOWN=1", "555 5.5.4"),
     ],
 )
-def test_bad_mail_parameters_are_refused_and_the_session_goes_on(text, reply):
+def test_bad_mail_parameters_are_refused_and_the_session_goes_on(text: str, reply: str) -> None:
     assert mail(text)[0].startswith(reply)
     server = session_with(offer=OPTIONAL, tls=True)
     assert say(server, "EHLO c", f"MAIL FROM:<> {text}", "MAIL FROM:<>")[-1].startswith("250 2.1.0")
 
 
-def test_deliverby_has_a_least_time_with_r_only():
+def test_deliverby_has_a_least_time_with_r_only() -> None:
     assert mail("BY=239;R", min_deliver_by=240)[0].startswith("555 5.5.4")
     assert mail("BY=240;R", min_deliver_by=240)[0].startswith("250")
     assert mail("BY=1;N", min_deliver_by=240)[0].startswith("250")
 
 
 @pytest.mark.parametrize("text", ["RET=FULL", "REQUIRETLS", "MT-PRIORITY=1", "BY=1;N"])
-def test_what_is_not_offered_is_unknown(text):
+def test_what_is_not_offered_is_unknown(text: str) -> None:
     assert mail(text, offer=frozenset())[0].startswith("555 5.5.4")
 
 
@@ -221,7 +224,7 @@ def test_what_is_not_offered_is_unknown(text):
         (r"ORCPT=utf-8;\x{1F600}@example.net", "ORCPT", OriginalRecipient("utf-8", "\U0001f600@example.net")),
     ],
 )
-def test_rcpt_parameters_are_typed(text, name, value):
+def test_rcpt_parameters_are_typed(text: str, name: str, value: Any) -> None:
     reply, parameters = rcpt(text)
     assert reply.startswith("250 2.1.5")
     assert parameters == {name: value}
@@ -249,11 +252,11 @@ def test_rcpt_parameters_are_typed(text, name, value):
         r"ORCPT=utf-8;a\b@example.net",
     ],
 )
-def test_bad_rcpt_parameters_are_refused(text):
+def test_bad_rcpt_parameters_are_refused(text: str) -> None:
     assert rcpt(text)[0].startswith("501 5.5.4")
 
 
-def test_orcpt_beyond_ascii_needs_smtputf8():
+def test_orcpt_beyond_ascii_needs_smtputf8() -> None:
     text = "ORCPT=utf-8;b\u00e9b@example.net"
     assert rcpt(text)[0].startswith("553 5.6.7")
     assert rcpt(text, " SMTPUTF8")[1] == {"ORCPT": OriginalRecipient("utf-8", "b\u00e9b@example.net")}
@@ -262,7 +265,7 @@ def test_orcpt_beyond_ascii_needs_smtputf8():
 # A handler's own
 
 
-def parse_ticket(value, options):
+def parse_ticket(value: Any, options: Any) -> Any:
     if value is None or not value.isdigit():
         raise ParameterError(501, "5.5.4", "XTICKET takes a number")
     return int(value)
@@ -271,7 +274,7 @@ def parse_ticket(value, options):
 TICKET = Extension("XTICKET", lambda options: "1", {"XTICKET": parse_ticket}, {"XSEAT": parse_ticket})
 
 
-def test_a_handler_claims_parameters_of_its_own():
+def test_a_handler_claims_parameters_of_its_own() -> None:
     server = session_with(claimed=(TICKET,))
     assert announced(server)[-1] == "XTICKET 1"
     assert say(server, "MAIL FROM:<> XTICKET=x")[0] == "501 5.5.4 XTICKET takes a number"
@@ -291,20 +294,20 @@ def test_a_handler_claims_parameters_of_its_own():
         ((TICKET, TICKET), frozenset(), "which another has"),
     ],
 )
-def test_claims_that_cannot_be_kept_are_refused(claimed, offer, why):
+def test_claims_that_cannot_be_kept_are_refused(claimed: Any, offer: Any, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         ExtensionSet(Options(hostname="h", offer=offer), claimed=claimed)
 
 
 @pytest.mark.parametrize("name", ["", "lower", "-X", "X Y", "X=1"])
-def test_names_are_checked(name):
+def test_names_are_checked(name: str) -> None:
     with pytest.raises(ValueError, match="not the name"):
         Extension(name)
     with pytest.raises(ValueError, match="not the name"):
         Extension("X", mail={name: parse_ticket})
 
 
-def test_a_parameter_error_is_a_refusal():
+def test_a_parameter_error_is_a_refusal() -> None:
     with pytest.raises(ValueError, match="no refusal"):
         ParameterError(250, "2.0.0", "Ok")
 
@@ -323,7 +326,7 @@ _ALL = ExtensionSet(_OPTIONS)
 
 @settings(max_examples=1000, deadline=None)
 @given(st.lists(_PAIRS, max_size=3), st.booleans())
-def test_whatever_stands_behind_an_address(parameters, rcpt):
+def test_whatever_stands_behind_an_address(parameters: Any, rcpt: Any) -> None:
     """A refusal with a well-formed reply, or values without control characters; the session goes on."""
     text = " ".join(name if value is None else f"{name}={value}" for name, value in parameters)
     line = "RCPT TO:<b@example.net>" if rcpt else "MAIL FROM:<a@example.net>"

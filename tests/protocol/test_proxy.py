@@ -1,10 +1,15 @@
 """The PROXY protocol reader: octets as the specification has them, sliced anywhere, and broken everywhere."""
 
+from __future__ import annotations
+
 import shutil
 import socket
 import ssl
 import subprocess
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -25,13 +30,13 @@ SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 TAIL = b"\x16\x03\x01\x02\x00EHLO client\r\n"
 
 
-def read(data, limit=4096):
+def read(data: Any, limit: int = 4096) -> Any:
     """(header, rest) of `data` in one piece."""
     reader = ProxyReader(limit)
     return reader.feed(data), reader.rest
 
 
-def outcome(pieces, limit=4096):
+def outcome(pieces: Any, limit: int = 4096) -> Any:
     """What comes of feeding the pieces: the header with what followed it, "more", or the error's text."""
     reader, header = ProxyReader(limit), None
     pieces = list(pieces)
@@ -43,11 +48,11 @@ def outcome(pieces, limit=4096):
     return "more" if header is None else (header, reader.rest + b"".join(pieces))
 
 
-def binary(body, command=0x21, family=0x11):
+def binary(body: Any, command: int = 0x21, family: int = 0x11) -> Any:
     return SIGNATURE + bytes([command, family]) + len(body).to_bytes(2, "big") + body
 
 
-def tlv(kind, value):
+def tlv(kind: Any, value: Any) -> Any:
     return bytes([kind]) + len(value).to_bytes(2, "big") + value
 
 
@@ -88,13 +93,13 @@ TCP4 = bytes([192, 0, 2, 1, 198, 51, 100, 7]) + (56324).to_bytes(2, "big") + (25
         (b"PROXY UNKNOWN \xff any thing\r\n".replace(b"\xff", b"~"), ProxyFamily.UNSPEC, None, None),
     ],
 )
-def test_lines(line, family, source, destination):
+def test_lines(line: Any, family: Any, source: Any, destination: Any) -> None:
     header, rest = read(line + TAIL)
     assert header == ProxyHeader(1, ProxyCommand.PROXY, family, source, destination)
     assert rest == TAIL
 
 
-def test_the_longest_line():
+def test_the_longest_line() -> None:
     six = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
     line = f"PROXY UNKNOWN {six} {six} 65535 65535\r\n".encode()
     assert len(line) == 107
@@ -135,18 +140,18 @@ def test_the_longest_line():
         b"\0",
     ],
 )
-def test_what_is_no_line(line):
+def test_what_is_no_line(line: Any) -> None:
     with pytest.raises(ProxyError):
         read(line)
 
 
-def test_a_wrong_first_octet_is_told_at_once():
+def test_a_wrong_first_octet_is_told_at_once() -> None:
     for data in (b"E", b"Q", b"\n", b"PROXYX"):
         with pytest.raises(ProxyError):
             ProxyReader().feed(data)
 
 
-def test_nothing_is_fed_after_the_header():
+def test_nothing_is_fed_after_the_header() -> None:
     reader = ProxyReader()
     assert reader.feed(b"") is None
     assert reader.feed(b"PROXY UNKNOWN\r\n") is not None
@@ -157,7 +162,7 @@ def test_nothing_is_fed_after_the_header():
 # Version 2
 
 
-def test_binary_addresses():
+def test_binary_addresses() -> None:
     header, rest = read(binary(TCP4) + TAIL)
     assert (header.command, header.family) == (ProxyCommand.PROXY, ProxyFamily.TCP4)
     assert (header.source, header.destination, rest) == (("192.0.2.1", 56324), ("198.51.100.7", 25), TAIL)
@@ -171,7 +176,7 @@ def test_binary_addresses():
 
 
 @pytest.mark.parametrize("family", [0x00, 0x01, 0x02, 0x11, 0x44, 0xFF])
-def test_local_ignores_its_block(family):
+def test_local_ignores_its_block(family: int) -> None:
     header, rest = read(binary(TCP4 + b"\x05\xff\xffjunk", 0x20, family) + TAIL)
     assert header == ProxyHeader(2, ProxyCommand.LOCAL)
     assert header.source is None
@@ -179,7 +184,7 @@ def test_local_ignores_its_block(family):
 
 
 @pytest.mark.parametrize("family", [0x00, 0x01, 0x02, 0x10, 0x12])
-def test_what_is_not_a_stream_keeps_the_real_peer(family):
+def test_what_is_not_a_stream_keeps_the_real_peer(family: int) -> None:
     body = TCP4 if family & 0x10 else b"anything"
     header, rest = read(binary(body, family=family) + TAIL)
     assert header == ProxyHeader(2, ProxyCommand.PROXY)
@@ -211,12 +216,12 @@ def test_what_is_not_a_stream_keeps_the_real_peer(family):
         SIGNATURE[:-1] + b"\r",
     ],
 )
-def test_what_is_no_binary_header(data):
+def test_what_is_no_binary_header(data: Any) -> None:
     with pytest.raises(ProxyError):
         read(data)
 
 
-def test_the_limit_counts_the_whole_header():
+def test_the_limit_counts_the_whole_header() -> None:
     data = binary(TCP4 + tlv(0xEA, bytes(50)))
     assert read(data, len(data))[0] is not None
     with pytest.raises(ProxyError, match="more than"):
@@ -225,7 +230,7 @@ def test_the_limit_counts_the_whole_header():
         read(SIGNATURE + b"\x21\x11\xff\xff")
 
 
-def test_tlvs():
+def test_tlvs() -> None:
     tls = bytes([0x03]) + bytes(4)
     tls += tlv(0x21, b"TLSv1.3") + tlv(0x22, "é.example".encode()) + tlv(0x23, b"TLS_AES_128_GCM_SHA256")
     tls += tlv(0x24, b"SHA256") + tlv(0x25, b"RSA2048") + tlv(0x29, b"new")
@@ -252,26 +257,26 @@ def test_tlvs():
     ("flags", "verify", "verified"),
     [(0x01, 0, False), (0x03, 0, True), (0x05, 0, True), (0x03, 18, False), (0x02, 0, False), (0x00, 0, False)],
 )
-def test_only_a_certificate_can_be_verified(flags, verify, verified):
+def test_only_a_certificate_can_be_verified(flags: int, verify: int, verified: bool) -> None:
     header, _ = read(binary(TCP4 + tlv(0x20, bytes([flags]) + verify.to_bytes(4, "big"))))
     assert header.tls.verified is verified
     assert header.tls.verify == verify
 
 
-def test_bad_encodings_are_kept_visible():
+def test_bad_encodings_are_kept_visible() -> None:
     header, _ = read(binary(TCP4 + tlv(2, b"a\xffb")))
     assert header.authority == "a\\xffb"
 
 
-def test_crc32c_check_values():
+def test_crc32c_check_values() -> None:
     assert crc32c(b"123456789") == 0xE3069283
     # RFC 3720 B.4
     assert crc32c(bytes(32)) == 0x8A9136AA
     assert crc32c(b"\xff" * 32) == 0x62A8AB43
 
 
-def test_a_checksum_covers_every_octet():
-    ends = {"source": ("192.0.2.1", 1), "destination": ("192.0.2.2", 25)}
+def test_a_checksum_covers_every_octet() -> None:
+    ends: dict[str, Any] = {"source": ("192.0.2.1", 1), "destination": ("192.0.2.2", 25)}
     data = encode(ProxyHeader(family=ProxyFamily.TCP4, **ends, unique_id=b"x", checksum=True))
     assert read(data)[0].checksum
     for at in {*range(16, len(data))} - {len(data) - 7}:  # the type of the checksum itself cannot be covered
@@ -284,10 +289,16 @@ def test_a_checksum_covers_every_octet():
 texts = st.none() | st.text(st.characters(codec="utf-8"), max_size=20)
 others = st.lists(st.tuples(st.sampled_from([0x06, 0xE0, 0xFF]), st.binary(max_size=9)), max_size=3).map(tuple)
 ports = st.integers(0, 65535)
+
+
+def _ipv6(ip: Any) -> str:
+    return f"::ffff:{ip.ipv4_mapped}" if ip.ipv4_mapped else str(ip)
+
+
 ends = {
     ProxyFamily.TCP4: st.tuples(st.ip_addresses(v=4).map(str), ports),
     ProxyFamily.TCP6: st.tuples(
-        st.ip_addresses(v=6).map(lambda ip: f"::ffff:{ip.ipv4_mapped}" if ip.ipv4_mapped else str(ip)),
+        st.ip_addresses(v=6).map(_ipv6),
         ports,
         st.just(0),
         st.just(0),
@@ -310,7 +321,7 @@ tls_values = st.builds(
 
 
 @st.composite
-def headers(draw):
+def headers(draw: Any) -> Any:
     family = draw(st.sampled_from(list(ends)))
     source, destination = draw(ends[family]), draw(ends[family])
     if family is not ProxyFamily.UNIX and draw(st.booleans()):
@@ -332,19 +343,19 @@ def headers(draw):
 
 
 @given(headers(), st.binary(max_size=20))
-def test_what_is_encoded_is_read_again(header, tail):
+def test_what_is_encoded_is_read_again(header: Any, tail: Any) -> None:
     data = encode(header) + tail
     assert outcome([data]) == (header, tail)
     assert outcome(bytes([octet]) for octet in data) == (header, tail)
 
 
 @given(headers() | st.just(ProxyHeader(1)) | st.just(ProxyHeader(2)), st.data())
-def test_slicing_changes_nothing(header, data):
+def test_slicing_changes_nothing(header: Any, data: Any) -> None:
     """Whatever is broken or cut off, every slicing comes to the same end, which is a header, more, or an error."""
-    octets = bytearray(encode(header) + b"EHLO\r\n")
+    changed = bytearray(encode(header) + b"EHLO\r\n")
     for _ in range(data.draw(st.integers(0, 3))):
-        octets[data.draw(st.integers(0, len(octets) - 1))] = data.draw(st.integers(0, 255))
-    octets = bytes(octets[: data.draw(st.integers(0, len(octets)))])
+        changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
+    octets = bytes(changed[: data.draw(st.integers(0, len(changed)))])
     cuts = sorted(data.draw(st.lists(st.integers(0, len(octets)), max_size=4)))
     pieces = [octets[start:end] for start, end in zip([0, *cuts], [*cuts, len(octets)], strict=True)]
     whole = outcome([octets])
@@ -355,7 +366,7 @@ def test_slicing_changes_nothing(header, data):
 @given(
     st.binary(max_size=200), st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", SIGNATURE, SIGNATURE + b"\x21\x11\x00"])
 )
-def test_no_octets_do_harm(data, start):
+def test_no_octets_do_harm(data: Any, start: Any) -> None:
     whole = outcome([start + data])
     assert outcome(bytes([octet]) for octet in start + data) == whole
 
@@ -373,7 +384,7 @@ def test_no_octets_do_harm(data, start):
         ProxyHeader(command=ProxyCommand.LOCAL, alpn=b"smtp"),
     ],
 )
-def test_what_cannot_be_encoded(header):
+def test_what_cannot_be_encoded(header: Any) -> None:
     with pytest.raises(ValueError):
         encode(header)
 
@@ -399,13 +410,13 @@ V2 = "send-proxy-v2 proxy-v2-options crc32c,unique-id,ssl,cert-cn,ssl-cipher,cer
 
 
 @pytest.fixture
-def through_haproxy(tmp_path):
+def through_haproxy(tmp_path: Path) -> Iterator[Any]:
     """through_haproxy(server's options, bind's options, TLS of the client, a header of its own) -> what it tells."""
     if shutil.which("haproxy") is None:
         pytest.skip("haproxy is not installed")
-    processes = []
+    processes: list[subprocess.Popen[bytes]] = []
 
-    def run(option, bind="", context=None, first=None):
+    def run(option: Any, bind: str = "", context: Any = None, first: Any = None) -> Any:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             front = probe.getsockname()
@@ -437,10 +448,11 @@ def through_haproxy(tmp_path):
     for process in processes:
         process.kill()
         process.wait()
+        assert process.stderr is not None
         process.stderr.close()
 
 
-def _connected(address, process):
+def _connected(address: Any, process: Any) -> Any:
     deadline = time.monotonic() + 20
     while True:
         try:
@@ -454,7 +466,7 @@ def _connected(address, process):
 @pytest.mark.parametrize(
     ("option", "version", "checksum"), [("send-proxy", 1, False), ("send-proxy-v2", 2, False), (V2, 2, True)]
 )
-def test_haproxy(through_haproxy, option, version, checksum):
+def test_haproxy(through_haproxy: Any, option: Any, version: int, checksum: bool) -> None:
     header = through_haproxy(option)
     assert (header.version, header.family, header.checksum) == (version, ProxyFamily.TCP4, checksum)
     assert header.tls is None or not header.tls.active
@@ -477,14 +489,14 @@ def test_haproxy(through_haproxy, option, version, checksum):
         ),
     ],
 )
-def test_haproxy_understands_our_headers(through_haproxy, first):
+def test_haproxy_understands_our_headers(through_haproxy: Any, first: Any) -> None:
     """Also the checksum, which it verifies."""
     assert through_haproxy(V2, "accept-proxy", None, first).family is first.family
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 @pytest.mark.parametrize("certificate", [True, False])
-def test_haproxy_tells_of_tls(through_haproxy, tmp_path, certificate):
+def test_haproxy_tells_of_tls(through_haproxy: Any, tmp_path: Path, certificate: bool) -> None:
     pem, key, chain = tmp_path / "all.pem", tmp_path / "key.pem", tmp_path / "chain.pem"
     subprocess.run(
         [*NEW_CERTIFICATE, "-keyout", str(key), "-out", str(chain)],

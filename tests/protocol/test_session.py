@@ -234,7 +234,7 @@ def test_tls_forgets_what_xclient_and_xforward_said_in_the_name_of_the_client() 
     assert isinstance(event, events.StartTls)
     session.answer(event)
     session.tls_started(Facts())
-    assert (who.user, who.helo, who.esmtp, who.forwarded) == (None, "", False, None)
+    assert (who.user, who.helo, who.esmtp, who.forwarded) == (None, "", False, None)  # type: ignore[comparison-overlap]
     # Whose connection it is was said by the network, as with a PROXY header.
     assert who.peer == ("192.0.2.7", 1)
     drive(session, b"XCLIENT PORT=2\r\n")

@@ -72,7 +72,7 @@ def in_a_transaction(session: ServerSession) -> bool:
 def test_no_session_leaves_the_table(data: st.DataObject, lines: list[bytes]) -> None:
     """Whatever the client says and the handler decides: `move` finds each state, and there is an envelope in those of
     a transaction alone."""
-    levels = st.sampled_from(["never", "offered", "required"])
+    levels: Any = st.sampled_from(["never", "offered", "required"])
     hooks = frozenset({"check_password"})
     options = Options(
         hostname="mx.example.org",

@@ -1,5 +1,9 @@
 """XCLIENT and XFORWARD: what Postfix, nginx and filters send, and what nobody should."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,7 +52,7 @@ from gsmtp.protocol.xclient import (
         (f"HELO={'a' * 255}", ClientAttributes(helo="a" * 255)),
     ],
 )
-def test_xclient(argument, attributes):
+def test_xclient(argument: str, attributes: Any) -> None:
     assert parse_xclient(argument) == attributes
 
 
@@ -71,7 +75,7 @@ def test_xclient(argument, attributes):
         ("SOURCE=REMOTE", ClientAttributes(source="REMOTE")),
     ],
 )
-def test_xforward(argument, attributes):
+def test_xforward(argument: str, attributes: Any) -> None:
     assert parse_xforward(argument) == attributes
 
 
@@ -120,7 +124,7 @@ SHARED = [
         "IDENT=1",
     ],
 )
-def test_bad_xclient(argument):
+def test_bad_xclient(argument: Any) -> None:
     with pytest.raises(XclientError) as caught:
         parse_xclient(argument)
     assert str(caught.value.reply).startswith("501 5.5.4 ")
@@ -129,31 +133,31 @@ def test_bad_xclient(argument):
 @pytest.mark.parametrize(
     "argument", [*SHARED, "NAME=[TEMPUNAVAIL]", f"PROTO={'a' * 65}", "SOURCE=HERE", "LOGIN=a", "DESTPORT=1"]
 )
-def test_bad_xforward(argument):
+def test_bad_xforward(argument: Any) -> None:
     with pytest.raises(XclientError) as caught:
         parse_xforward(argument)
     assert str(caught.value.reply).startswith("501 5.5.4 ")
 
 
-def test_the_error_names_the_attribute():
+def test_the_error_names_the_attribute() -> None:
     with pytest.raises(XclientError, match="Bad PORT syntax"):
         parse_xclient("NAME=a PORT=b")
     with pytest.raises(XclientError, match="TTL not known"):
         parse_xclient("TTL=1")
 
 
-def test_later_attributes_replace_earlier_ones():
+def test_later_attributes_replace_earlier_ones() -> None:
     known = parse_xclient("NAME=a ADDR=192.0.2.1 HELO=h").updated(parse_xclient("NAME=[UNAVAILABLE] PORT=7"))
     assert known == ClientAttributes(name=UNAVAILABLE, address="192.0.2.1", helo="h", port=7)
 
 
-def test_what_is_announced():
+def test_what_is_announced() -> None:
     assert XCLIENT_ATTRIBUTES == "NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT"
     assert XFORWARD_ATTRIBUTES == "NAME ADDR PORT PROTO HELO IDENT SOURCE"
 
 
 @given(st.text())
-def test_no_argument_does_harm(text):
+def test_no_argument_does_harm(text: Any) -> None:
     for parse in (parse_xclient, parse_xforward):
         for argument in (text, f"NAME={text}", f"ADDR=IPV6:{text}", f"HELO=a PORT={text}"):
             try:

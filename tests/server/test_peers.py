@@ -8,7 +8,7 @@ AUTH by at least one program that is not ours.
     curl              AUTH but SCRAM, by OpenSSL
     gsasl             SCRAM-SHA-256-PLUS
     dovecot           LMTP as a proxy; CHUNKING, XCLIENT, STARTTLS and AUTH as a relay of submissions
-    Postfix           in test_postfix.py; haproxy in test_entrance.py
+    Postfix           in test_postfix.py; haproxy in test_admission.py
 
 Nothing of these can send a PROXY header before TLS of its own but haproxy and swaks. A program that is missing is a
 skip that names it.

@@ -328,7 +328,7 @@ def test_the_same_windows_and_seed_give_the_same_verdict() -> None:
     taken = worker(20, 4, uss=20.0)
     assert evaluate(taken, seed=1) == evaluate(taken, seed=1)
     assert len({only(evaluate(taken, seed=seed), "uss").high for seed in range(5)}) > 1
-    backwards = dict(reversed(TOLERANCES.items()))
+    backwards = dict(reversed(list(TOLERANCES.items())))
     assert evaluate(taken, tolerances=backwards).measures[::-1] == evaluate(taken).measures
 
 

@@ -1,7 +1,10 @@
 """A line service for the tests of `workers`: greets with slot and pid, answers commands, echoes the rest."""
 
+from __future__ import annotations
+
 import atexit
 import json
+import multiprocessing
 import os
 import resource
 import subprocess
@@ -9,6 +12,7 @@ import sys
 import threading
 import time
 from dataclasses import asdict
+from typing import Any
 
 import gevent
 from gevent import monkey
@@ -19,12 +23,14 @@ PATCHED = ["queue", "socket", "ssl", "threading"]
 
 
 class Service:
-    """`argument` may have "grace", seconds that sessions go on in a drain, and "descriptors", a limit."""
+    """`argument` may have "grace", seconds that sessions go on in a drain, "early", whether it then ends
+    with the last session, and "descriptors", a limit."""
 
-    def __init__(self, worker, argument):
+    def __init__(self, worker: Any, argument: Any) -> None:
         self.worker = worker
         self.grace = argument.get("grace", 0.0)
-        self.sessions = set()
+        self.early = argument.get("early", False)
+        self.sessions: set[Any] = set()
         if "descriptors" in argument:
             resource.setrlimit(resource.RLIMIT_NOFILE, (argument["descriptors"],) * 2)
         if argument.get("sticky"):
@@ -33,7 +39,7 @@ class Service:
         worker.on_stop(self.cut)
         worker.on_exit(lambda: print(f"exit callback in {os.getpid()}", file=sys.stderr, flush=True))
 
-    def handle(self, raw, address):
+    def handle(self, raw: Any, address: Any) -> None:
         assert raw.gettimeout() == 0.0
         assert not isinstance(raw, gevent_socket.socket)
         sock = gevent_socket.socket(fileno=raw.detach())
@@ -58,7 +64,7 @@ class Service:
                 self.worker.counters[1] -= 1
             self.close(sock)
 
-    def answer(self, command, sock):
+    def answer(self, command: Any, sock: Any) -> Any:
         if command == "quit":
             return None
         if command == "fail":
@@ -76,6 +82,11 @@ class Service:
             return json.dumps([len(shared), *shared[:4]])
         if command == "facts":
             return json.dumps(self.facts(sock))
+        if command == "multiprocessing":
+            process = multiprocessing.get_context("spawn").Process(target=sys.exit, args=(5,))
+            process.start()
+            process.join()
+            return str(process.exitcode)
         if command == "orphan":  # a process that ends when its parent has long ended
             subprocess.run(["sh", "-c", "sleep 0.5 >/dev/null 2>&1 &"], check=True)
         if command.startswith("block "):
@@ -84,7 +95,7 @@ class Service:
                 pass
         return command
 
-    def facts(self, sock):
+    def facts(self, sock: Any) -> Any:
         address = sock.getsockname()
         return {
             "patched": [name for name in PATCHED if monkey.is_module_patched(name)],
@@ -106,19 +117,21 @@ class Service:
             "environment": {name: os.environ.get(name) for name in ("MALLOC_ARENA_MAX", "GEVENT_TRACK_GREENLET_TREE")},
         }
 
-    def drain(self):
-        gevent.sleep(self.grace)
+    def drain(self) -> None:
+        deadline = time.monotonic() + self.grace
+        while time.monotonic() < deadline and (self.sessions or not self.early):
+            gevent.sleep(0.01)
         self.cut()
 
-    def cut(self):
+    def cut(self) -> None:
         gevent.killall(list(self.sessions), block=False)
 
     @staticmethod
-    def say(sock, text):
+    def say(sock: Any, text: Any) -> None:
         sock.sendall(text.encode() + b"\n")
 
     @staticmethod
-    def close(sock):
+    def close(sock: Any) -> None:
         """With care: what the client still sends must not reset what we said."""
         try:
             sock.shutdown(gevent_socket.SHUT_WR)
@@ -130,47 +143,47 @@ class Service:
         sock.close()
 
 
-def _forever():
+def _forever() -> None:
     while True:
         monkey.get_original("time", "sleep")(1)
 
 
-def _inheritable(fd):
+def _inheritable(fd: Any) -> Any:
     try:
         return os.get_inheritable(fd)
     except OSError:
         return False
 
 
-def make(worker, argument):
+def make(worker: Any, argument: Any) -> Any:
     return [Service(worker, argument or {}).handle] * len(worker.listeners)
 
 
-def idle(worker, argument):
+def idle(worker: Any, argument: Any) -> list[Any]:
     """A role that accepts nothing."""
     assert worker.listeners == ()
     worker.on_exit(lambda: print(f"{worker.name} of {os.getpid()} ends", file=sys.stderr, flush=True))
     return []
 
 
-def refuse(worker, argument):
+def refuse(worker: Any, argument: Any) -> None:
     raise BootError("the database is away", status=7)
 
 
-def crash(worker, argument):
+def crash(worker: Any, argument: Any) -> None:
     raise RuntimeError("no good")
 
 
-def hang(worker, argument):
+def hang(worker: Any, argument: Any) -> None:
     while True:
         pass
 
 
-def too_few(worker, argument):
+def too_few(worker: Any, argument: Any) -> Any:
     return []
 
 
-def once(worker, argument):
+def once(worker: Any, argument: Any) -> Any:
     """The first worker starts, all further ones fail."""
     try:
         os.close(os.open(argument["mark"], os.O_CREAT | os.O_EXCL))

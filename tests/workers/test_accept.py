@@ -1,23 +1,27 @@
+from __future__ import annotations
+
 import math
 import os
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from gsmtp_workers.accept import AcceptDelay
 from gsmtp_workers.scoreboard import BEAT, SCORE, STATE, Scoreboard, WorkerState
-from running import Client, plan, wait_for
+from running import Client, Start, plan, wait_for
 
 
 @pytest.fixture
-def board():
+def board() -> Iterator[Any]:
     board, fd = Scoreboard.create(8, ())
     yield board
     os.close(fd)
 
 
-def accept_delay(board, *others, **options):
+def accept_delay(board: Any, *others: Any, **options: Any) -> Any:
     """The delay of worker 0 beside READY others with these scores."""
     for slot, score in enumerate(others, 1):
         row = board.row(slot)
@@ -40,11 +44,11 @@ def accept_delay(board, *others, **options):
         (500, (0, 500), 0.010),  # at most so long
     ],
 )
-def test_delay(board, own, others, delay):
+def test_delay(board: Any, own: int, others: Any, delay: float) -> None:
     assert accept_delay(board, *others).seconds(own) == pytest.approx(delay)
 
 
-def test_workers_that_ceased_to_be_ready_do_not_count(board):
+def test_workers_that_ceased_to_be_ready_do_not_count(board: Any) -> None:
     made = accept_delay(board, 0, 90)
     assert made.seconds(100) == 0.010
     board.row(1)[SCORE] = math.inf
@@ -53,18 +57,18 @@ def test_workers_that_ceased_to_be_ready_do_not_count(board):
     assert made.seconds(100) == 0.0
 
 
-def test_no_delay_when_the_limit_is_0(board):
+def test_no_delay_when_the_limit_is_0(board: Any) -> None:
     assert accept_delay(board, 0, accept_delay_limit=0.0).seconds(100) == 0.0
 
 
 @pytest.mark.parametrize("rate", [None, 200])
-def test_held_connections_are_shared_out_evenly(start, rate):
+def test_held_connections_are_shared_out_evenly(start: Start, rate: int | None) -> None:
     """In a burst, and in a steady trickle, the busiest of four workers has hardly more than the mean."""
     server = start(plan(workers=4)).settled()
     clients = []
     lock = threading.Lock()
 
-    def connect(number):
+    def connect(number: Any) -> None:
         for _ in range(number):
             client = Client(server.address)
             with lock:
@@ -85,7 +89,7 @@ def test_held_connections_are_shared_out_evenly(start, rate):
     wait_for(lambda: sum(slot["sessions"] for slot in server.board()) == 1)
 
 
-def test_a_stuck_worker_is_no_outage(start):
+def test_a_stuck_worker_is_no_outage(start: Start) -> None:
     """One worker blocks its loop with a count that is low: the other goes on, delayed by little."""
     server = start(plan(workers=2)).settled()
     held = [server.connect() for _ in range(6)]

@@ -1,7 +1,12 @@
+from __future__ import annotations
+
 import ast
 import subprocess
 import sys
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gsmtp_workers
 import pytest
@@ -12,7 +17,7 @@ from running import plan
 PACKAGE = Path(gsmtp_workers.__file__).parent
 
 
-def test_json_gives_an_equal_plan():
+def test_json_gives_an_equal_plan() -> None:
     before = plan(
         argument={"words": ["é", None, 1.5]},
         listeners=(
@@ -39,7 +44,7 @@ def test_json_gives_an_equal_plan():
         {"chdir": "/does/not/exist"},
     ],
 )
-def test_impossible_plans(options):
+def test_impossible_plans(options: Any) -> None:
     with pytest.raises(PlanError) as caught:
         Plan(**{"roles": (Role("module:callable"),), **options})
     assert "\n" not in str(caught.value)
@@ -56,31 +61,31 @@ def test_impossible_plans(options):
         {"argument": object()},
     ],
 )
-def test_impossible_roles(options):
+def test_impossible_roles(options: Any) -> None:
     with pytest.raises(PlanError) as caught:
         Role(**{"factory": "module:callable", **options})
     assert "\n" not in str(caught.value)
 
 
-def test_roles_have_slots_of_their_own():
+def test_roles_have_slots_of_their_own() -> None:
     made = plan(workers=3, roles=(Role("queue:run", name="queue", processes=1),))
     workers, queue = (made.slots(role) for role in made.roles)
     assert (workers, queue) == (range(67), range(67, 132))
     assert made.size == 132
 
 
-def test_impossible_listeners():
+def test_impossible_listeners() -> None:
     with pytest.raises(PlanError):
         Listener("line", "::", 65536)
     with pytest.raises(PlanError):
         Listener("line", "::", 25, backlog=0)
 
 
-def test_workers_default_to_the_usable_cores():
+def test_workers_default_to_the_usable_cores() -> None:
     assert Role("module:callable").processes == usable_cores() >= 1
 
 
-def test_errors_are_one_line():
+def test_errors_are_one_line() -> None:
     assert str(BindError("smtp://[::]:25", "Permission denied")) == "cannot bind smtp://[::]:25: Permission denied"
     assert (str(BootError("no", status=9)), BootError("no", status=9).status, BootError("no").status) == (
         "no",
@@ -89,22 +94,21 @@ def test_errors_are_one_line():
     )
 
 
-def test_the_package_is_light():
+def test_the_package_is_light() -> None:
     """It is imported before gevent's patch: what it imports stays unpatched."""
     script = "import sys, gsmtp_workers; print(*sorted({'gevent', 'ssl', 'threading', 'queue'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 
 
-def test_the_worker_patches_first():
+def test_the_worker_patches_first() -> None:
     before, patch, after = (PACKAGE / "__main__.py").read_text().partition("monkey.patch_all()\n")
     assert patch
-    imported = [name for node in ast.parse(before).body for name in _imported(node)]
-    assert imported == ["json", "os", "sys", "gevent"]
-    assert "gsmtp_workers.main" in [name for node in ast.parse(after).body for name in _imported(node)]
+    assert sorted(_imported(ast.parse(before))) == ["gevent", "json", "os", "sys"]
+    assert "gsmtp_workers.main" in _imported(ast.parse(textwrap.dedent(after)))
 
 
-def _imported(tree):
+def _imported(tree: Any) -> Iterator[Any]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -113,6 +117,6 @@ def _imported(tree):
             yield node.module or ""
 
 
-def test_the_package_stands_alone():
+def test_the_package_stands_alone() -> None:
     ours = {name.split(".")[0] for path in PACKAGE.glob("*.py") for name in _imported(ast.parse(path.read_text()))}
     assert ours - set(sys.stdlib_module_names) == {"gevent", "gsmtp_workers", "setproctitle"}

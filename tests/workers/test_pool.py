@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from gsmtp_workers import Listener, PlanError
@@ -18,7 +20,7 @@ from running import plan, wait_for
 
 
 @contextlib.contextmanager
-def pooled(made, generation: Generation) -> Iterator[Pool]:
+def pooled(made: Any, generation: Generation) -> Iterator[Pool]:
     """A pool for the first role of a plan; its processes are gone afterwards."""
     board, board_fd = Scoreboard.create(made.size, made.counters)
     read, write = os.pipe()
@@ -56,7 +58,12 @@ def test_workers_are_started_from_the_generation_given() -> None:
         old.process.wait()
         pool.reap(stopping=False)
         assert (pool.workers, pool.exit_status) == ([], None)
-        wait_for(lambda: pool.manage(second) or pool.workers)
+
+        def managed() -> list[WorkerProcess]:
+            pool.manage(second)
+            return pool.workers
+
+        wait_for(managed)
         new = wait_for(lambda: ready(pool))
         assert (new.slot, new.generation) == (0, 1)
         assert pool._board.slot(0).generation == 1
@@ -72,7 +79,7 @@ def test_resize_leaves_room_for_replacements() -> None:
         assert [pool.resize(-1), pool.resize(-1), pool.resize(1), pool.resize(1000)] == [1, 1, 2, 34]
 
 
-def test_a_file_that_cannot_be_read_leaves_nothing_open(tmp_path) -> None:
+def test_a_file_that_cannot_be_read_leaves_nothing_open(tmp_path: Path) -> None:
     present = tmp_path / "present"
     present.write_text("x")
     before = os.listdir("/proc/self/fd")
@@ -81,13 +88,13 @@ def test_a_file_that_cannot_be_read_leaves_nothing_open(tmp_path) -> None:
     assert os.listdir("/proc/self/fd") == before
 
 
-def test_a_generation_gives_each_role_its_listeners(tmp_path) -> None:
+def test_a_generation_gives_each_role_its_listeners(tmp_path: Path) -> None:
     listeners = (Listener("a", "127.0.0.1"), Listener("b", path=str(tmp_path / "socket")))
     generation = Generation(0, plan(listeners=listeners))
     [role] = generation.plan.roles
-    (_, (host, port)), (_, path) = generation.listeners(role)
-    assert (host, path) == ("127.0.0.1", str(tmp_path / "socket"))
-    assert port > 0
+    (_, address), (_, path) = generation.listeners(role)
+    assert path == str(tmp_path / "socket")
+    assert isinstance(address, tuple) and address[0] == "127.0.0.1" and int(address[1]) > 0
     generation.close()
     for item in generation.bound:
         item.socket.close()

@@ -1,8 +1,13 @@
+from __future__ import annotations
+
 import json
 import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from gsmtp_workers import scoreboard
@@ -31,21 +36,22 @@ COLUMNS = (
 
 
 @pytest.fixture
-def board():
-    board, fd = Scoreboard.create(5, COLUMNS)
+def board() -> Iterator[Any]:
+    created, fd = Scoreboard.create(5, COLUMNS)
+    board: Any = created
     board.fd = fd
     yield board
     os.close(fd)
 
 
-def enter(board, slot, sessions=0, beat=100.0, state=WorkerState.READY):
+def enter(board: Any, slot: Any, sessions: int = 0, beat: float = 100.0, state: Any = WorkerState.READY) -> Any:
     row = board.row(slot)
     row[PID], row[STATE], row[BEAT], row[SESSIONS] = 1000 + slot, state, beat, sessions
     row[SCORE] = sessions if state is WorkerState.READY else math.inf
     return row
 
 
-def test_a_row_is_read_back_by_another_mapping(board):
+def test_a_row_is_read_back_by_another_mapping(board: Any) -> None:
     row = enter(board, 3, sessions=7)
     row[GENERATION], row[LAG], row[ACCEPTED], row[RSS], row[COUNTERS + 1] = 2, 0.25, 9, 4096, 2.0**53
     [slot] = Scoreboard.open(board.fd).read()
@@ -54,7 +60,7 @@ def test_a_row_is_read_back_by_another_mapping(board):
     assert slot.counters == {"messages": 0, "bytes": 2.0**53, "open": 0}
 
 
-def test_rows_do_not_touch(board):
+def test_rows_do_not_touch(board: Any) -> None:
     for slot in range(5):
         for at in range(COUNTERS + 2):
             board.row(slot)[at] = slot + 1
@@ -64,7 +70,7 @@ def test_rows_do_not_touch(board):
     assert not board.stopping
 
 
-def test_counters_do_not_fall_when_a_worker_is_retired_and_gauges_end_with_it(board):
+def test_counters_do_not_fall_when_a_worker_is_retired_and_gauges_end_with_it(board: Any) -> None:
     for slot in (0, 1):
         row = enter(board, slot)
         row[ACCEPTED], row[COUNTERS], row[COUNTERS + 2] = 10, 5, 3
@@ -78,7 +84,7 @@ def test_counters_do_not_fall_when_a_worker_is_retired_and_gauges_end_with_it(bo
     assert board.totals() == {"accepted": 21, "messages": 10, "bytes": 0, "open": 0}
 
 
-def test_the_indices_are_those_of_the_columns(board):
+def test_the_indices_are_those_of_the_columns(board: Any) -> None:
     for at, column in enumerate(WORKER_COLUMNS):
         assert getattr(scoreboard, column.name.upper()) == at
     assert len(WORKER_COLUMNS) == COUNTERS
@@ -99,7 +105,7 @@ print(json.dumps([magic.decode(), version, server, kinds, [dict(zip(names, row))
 """
 
 
-def test_a_stranger_can_read_the_file_by_its_documentation(board):
+def test_a_stranger_can_read_the_file_by_its_documentation(board: Any) -> None:
     enter(board, 3, sessions=7)[COUNTERS + 2] = 4
     board.stopping = True
     path = f"/proc/{os.getpid()}/fd/{board.fd}"
@@ -110,7 +116,7 @@ def test_a_stranger_can_read_the_file_by_its_documentation(board):
     assert (row["pid"], row["state"], row["sessions"], row["open"]) == (1003, WorkerState.READY, 7, 4)
 
 
-def test_a_path_is_opened_to_read_only(board):
+def test_a_path_is_opened_to_read_only(board: Any) -> None:
     enter(board, 3, sessions=7)
     found = Scoreboard.open(f"/proc/self/fd/{board.fd}")
     assert found.read() == board.read()
@@ -119,18 +125,18 @@ def test_a_path_is_opened_to_read_only(board):
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"x" * 100, b"gsmtp-sb" + b"\xff" * 100])
-def test_other_files_are_refused(tmp_path, content):
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(ValueError):
         Scoreboard.open(tmp_path / "file")
 
 
-def test_stopping_is_seen_by_all(board):
+def test_stopping_is_seen_by_all(board: Any) -> None:
     board.stopping = True
     assert Scoreboard.open(board.fd).stopping
 
 
-def test_scores_are_those_of_ready_fresh_others(board):
+def test_scores_are_those_of_ready_fresh_others(board: Any) -> None:
     enter(board, 0, 9)
     enter(board, 1, 5)
     enter(board, 2, 0, beat=97.0)
@@ -144,7 +150,7 @@ def test_scores_are_those_of_ready_fresh_others(board):
     assert scores() == (10, math.inf)
 
 
-def test_no_others_no_scores(board):
+def test_no_others_no_scores(board: Any) -> None:
     enter(board, 0)
     assert board.scores([1, 2, 3, 4], 100.0, 2.0) is None
     assert board.scores([0, 2, 3, 4], 200.0, 2.0) is None

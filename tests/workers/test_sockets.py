@@ -1,8 +1,13 @@
+from __future__ import annotations
+
 import os
 import socket
 import stat
 import sys
 import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from gsmtp_workers import BindError, Listener, sockets
@@ -10,7 +15,7 @@ from gsmtp_workers.sockets import bind_all, close_all, drop_newcomers
 from running import FAREWELL
 
 
-def _has_ipv6():
+def _has_ipv6() -> bool:
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))
@@ -24,10 +29,10 @@ needs_ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="no IPv6 here")
 
 
 @pytest.fixture
-def bind():
+def bind() -> Iterator[Any]:
     everything = []
 
-    def bind(*listeners):
+    def bind(*listeners: Any) -> Any:
         bound = bind_all(listeners)
         everything.extend(bound)
         return bound
@@ -36,29 +41,29 @@ def bind():
     close_all([item for item in everything if item.socket.fileno() >= 0], 0.0)
 
 
-def port(item):
+def port(item: Any) -> Any:
     return item.socket.getsockname()[1]
 
 
-def reason(*listeners):
+def reason(*listeners: Any) -> Any:
     with pytest.raises(BindError) as caught:
         bind_all(listeners)
     assert str(caught.value) == f"cannot bind {caught.value.name}: {caught.value.reason}"
     return caught.value.name, caught.value.reason
 
 
-def connect(port, host="127.0.0.1"):
+def connect(port: Any, host: str = "127.0.0.1") -> Any:
     return socket.create_connection((host, port), timeout=5)
 
 
-def test_port_0_is_any(bind):
+def test_port_0_is_any(bind: Any) -> None:
     a, b = bind(Listener("a", "127.0.0.1"), Listener("b", "127.0.0.1"))
     assert port(a) != port(b)
     assert a.address == f"127.0.0.1:{port(a)}"
     assert a.socket.gettimeout() == 0.0
 
 
-def test_accepted_sockets_inherit_nodelay(bind):
+def test_accepted_sockets_inherit_nodelay(bind: Any) -> None:
     [item] = bind(Listener("a", "127.0.0.1"))
     with connect(port(item)):
         accepted, _ = item.socket.accept()
@@ -66,7 +71,7 @@ def test_accepted_sockets_inherit_nodelay(bind):
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-def test_a_port_in_use_and_none_is_kept(bind, tmp_path):
+def test_a_port_in_use_and_none_is_kept(bind: Any, tmp_path: Path) -> None:
     [item] = bind(Listener("a", "127.0.0.1"))
     path = tmp_path / "socket"
     taken = Listener("line://taken", "127.0.0.1", port(item))
@@ -74,22 +79,22 @@ def test_a_port_in_use_and_none_is_kept(bind, tmp_path):
     assert not path.exists()
 
 
-def test_an_address_of_another_machine():
+def test_an_address_of_another_machine() -> None:
     assert reason(Listener("a", "192.0.2.1", 0)) == ("a", "Cannot assign requested address")
 
 
-def test_a_name_that_means_nothing():
+def test_a_name_that_means_nothing() -> None:
     name, _ = reason(Listener("a", "no such host", 0))
     assert name == "a"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may bind any port")
-def test_a_privileged_port():
+def test_a_privileged_port() -> None:
     assert reason(Listener("a", "127.0.0.1", 1)) == ("a", "Permission denied")
 
 
 @needs_ipv6
-def test_the_wildcard_serves_both_families(bind):
+def test_the_wildcard_serves_both_families(bind: Any) -> None:
     [item] = bind(Listener("a", "::"))
     assert item.address == f"[::]:{port(item)}"
     connect(port(item)).close()
@@ -97,7 +102,7 @@ def test_the_wildcard_serves_both_families(bind):
 
 
 @needs_ipv6
-def test_the_wildcard_beside_ipv4_on_the_same_port(bind):
+def test_the_wildcard_beside_ipv4_on_the_same_port(bind: Any) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         number = probe.getsockname()[1]
@@ -110,7 +115,7 @@ def test_the_wildcard_beside_ipv4_on_the_same_port(bind):
             close_all(items, 0.0)
 
 
-def test_unix_socket(bind, tmp_path):
+def test_unix_socket(bind: Any, tmp_path: Path) -> None:
     path = tmp_path / "socket"
     [item] = bind(Listener("a", path=str(path), mode=0o620))
     assert item.address == str(path)
@@ -119,7 +124,7 @@ def test_unix_socket(bind, tmp_path):
     assert not path.exists()
 
 
-def test_a_stale_unix_socket_is_replaced(bind, tmp_path):
+def test_a_stale_unix_socket_is_replaced(bind: Any, tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
@@ -129,7 +134,7 @@ def test_a_stale_unix_socket_is_replaced(bind, tmp_path):
         client.connect(str(path))
 
 
-def test_a_live_unix_socket_is_left_alone(bind, tmp_path):
+def test_a_live_unix_socket_is_left_alone(bind: Any, tmp_path: Path) -> None:
     path = tmp_path / "socket"
     bind(Listener("a", path=str(path), backlog=1))
     assert reason(Listener("b", path=str(path))) == ("b", "Address already in use")
@@ -143,19 +148,19 @@ def test_a_live_unix_socket_is_left_alone(bind, tmp_path):
     assert path.exists()
 
 
-def test_another_file_is_never_removed(tmp_path):
+def test_another_file_is_never_removed(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("precious")
     assert reason(Listener("a", path=str(path))) == ("a", f"{path} exists and is not a socket")
     assert path.read_text() == "precious"
 
 
-def test_a_path_that_is_too_long_or_leads_nowhere(tmp_path):
+def test_a_path_that_is_too_long_or_leads_nowhere(tmp_path: Path) -> None:
     assert "too long" in reason(Listener("a", path=str(tmp_path / ("x" * 200))))[1]
     assert reason(Listener("a", path=str(tmp_path / "none" / "x"))) == ("a", "No such file or directory")
 
 
-def test_only_the_own_socket_file_is_removed(bind, tmp_path):
+def test_only_the_own_socket_file_is_removed(bind: Any, tmp_path: Path) -> None:
     path = tmp_path / "socket"
     [mine] = bind(Listener("a", path=str(path)))
     path.unlink()
@@ -165,7 +170,7 @@ def test_only_the_own_socket_file_is_removed(bind, tmp_path):
 
 
 @pytest.mark.parametrize("unix", [False, True])
-def test_who_waits_in_the_backlog_gets_a_farewell(bind, tmp_path, unix):
+def test_who_waits_in_the_backlog_gets_a_farewell(bind: Any, tmp_path: Path, unix: bool) -> None:
     listener = Listener("a", path=str(tmp_path / "socket")) if unix else Listener("a", "127.0.0.1")
     [item] = bind(Listener("a", listener.host, path=listener.path, farewell=FAREWELL))
     clients = []
@@ -186,7 +191,7 @@ def test_who_waits_in_the_backlog_gets_a_farewell(bind, tmp_path, unix):
     assert not closing.is_alive(), "it should not wait for clients that have closed"
 
 
-def _without_rights(monkeypatch):
+def _without_rights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Refuse filters, as some systems do for a process without rights."""
     monkeypatch.setattr(sockets, "_attach_filter", lambda sock: False)
 
@@ -203,7 +208,9 @@ HOSTS = [
 @needs_linux
 @pytest.mark.parametrize("rights", [True, False])
 @pytest.mark.parametrize(("host", "client"), HOSTS)
-def test_newcomers_are_dropped_and_those_who_wait_are_kept(bind, monkeypatch, host, client, rights):
+def test_newcomers_are_dropped_and_those_who_wait_are_kept(
+    bind: Any, monkeypatch: pytest.MonkeyPatch, host: Any, client: Any, rights: bool
+) -> None:
     if not rights:
         _without_rights(monkeypatch)
     [item] = bind(Listener("a", host))
@@ -225,7 +232,9 @@ def test_newcomers_are_dropped_and_those_who_wait_are_kept(bind, monkeypatch, ho
 @needs_linux
 @pytest.mark.parametrize("rights", [True, False])
 @pytest.mark.parametrize(("host", "client"), HOSTS)
-def test_a_handshake_under_way_ends_with_a_farewell(bind, monkeypatch, host, client, rights):
+def test_a_handshake_under_way_ends_with_a_farewell(
+    bind: Any, monkeypatch: pytest.MonkeyPatch, host: Any, client: Any, rights: bool
+) -> None:
     if not rights:
         _without_rights(monkeypatch)
     [item] = bind(Listener("a", host, farewell=FAREWELL))
@@ -245,7 +254,9 @@ def test_a_handshake_under_way_ends_with_a_farewell(bind, monkeypatch, host, cli
     assert not closing.is_alive(), "what the client sent did not arrive"
 
 
-def test_it_is_said_when_newcomers_cannot_be_dropped(bind, monkeypatch, caplog, tmp_path):
+def test_it_is_said_when_newcomers_cannot_be_dropped(
+    bind: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
     _without_rights(monkeypatch)
     monkeypatch.setattr(sockets, "_set_least_ttl", lambda sock, least: False)
     items = bind(Listener("a", "127.0.0.1"), Listener("b", path=str(tmp_path / "b")), Listener("c", "127.0.0.1"))
@@ -256,16 +267,16 @@ def test_it_is_said_when_newcomers_cannot_be_dropped(bind, monkeypatch, caplog, 
 
 
 @pytest.mark.parametrize("rights", [True, False])
-def test_nobody_is_reset_while_listeners_close(bind, monkeypatch, rights):
+def test_nobody_is_reset_while_listeners_close(bind: Any, monkeypatch: pytest.MonkeyPatch, rights: bool) -> None:
     """Clients that connect all the time see a farewell or are refused."""
     if not rights:
         _without_rights(monkeypatch)
     for _ in range(3):
         [item] = bind(Listener("a", "127.0.0.1", farewell=FAREWELL))
         address = item.socket.getsockname()
-        seen = []
+        seen: list[str] = []
 
-        def client(address=address, seen=seen):
+        def client(address: Any = address, seen: Any = seen) -> None:
             while True:
                 with socket.socket() as sock:
                     sock.settimeout(5)
@@ -293,7 +304,7 @@ def test_nobody_is_reset_while_listeners_close(bind, monkeypatch, rights):
         assert set(seen) <= {FAREWELL}
 
 
-def test_clients_that_do_not_close_cost_only_the_linger(bind):
+def test_clients_that_do_not_close_cost_only_the_linger(bind: Any) -> None:
     [item] = bind(Listener("a", "127.0.0.1", farewell=FAREWELL))
     clients = [connect(port(item)) for _ in range(5)]
     closing = threading.Thread(target=close_all, args=([item], 0.2))

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import grp
 import json
 import os
@@ -8,23 +10,25 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 from gsmtp_workers import BindError, Listener
 from gsmtp_workers.sockets import bind_all, close_all
-from running import BUSY, Client, alive, plan, processor_time, stop, wait_for
+from running import BUSY, Client, Start, alive, plan, processor_time, stop, wait_for
 
 
-def ask(server, command):
+def ask(server: Any, command: Any) -> Any:
     with server.connect() as client:
         return client.ask(command)
 
 
-def facts(server):
+def facts(server: Any) -> Any:
     return json.loads(ask(server, "facts"))
 
 
-def test_what_a_worker_finds(start):
+def test_what_a_worker_finds(start: Start) -> None:
     server = start(plan(workers=1)).until_ready()
     found = facts(server)
     assert found["patched"] == ["queue", "socket", "ssl", "threading"]
@@ -37,7 +41,7 @@ def test_what_a_worker_finds(start):
     assert "MonkeyPatchWarning" not in server.log
 
 
-def test_descriptors_are_those_it_needs(start):
+def test_descriptors_are_those_it_needs(start: Start) -> None:
     """The scoreboard, and an end each of the master pipe and the status pipe; not the master's ends."""
     server = start(plan(workers=2)).until_ready()
     found = facts(server)["descriptors"]
@@ -49,7 +53,7 @@ def test_descriptors_are_those_it_needs(start):
     assert files == {"/memfd:scoreboard"}
 
 
-def test_the_scoreboard_tells(start):
+def test_the_scoreboard_tells(start: Start) -> None:
     server = start(plan(workers=2)).until_ready()
     with server.connect() as one, server.connect() as two:
         slots = json.loads(one.ask("board"))
@@ -63,7 +67,7 @@ def test_the_scoreboard_tells(start):
         wait_for(lambda: all(s["beat"] > first[s["pid"]] for s in json.loads(two.ask("board"))))
 
 
-def test_totals_survive_the_workers(start):
+def test_totals_survive_the_workers(start: Start) -> None:
     server = start(plan(workers=1)).until_ready()
     ask(server, "x")
     os.kill(server.pids()[0], signal.SIGKILL)
@@ -71,7 +75,19 @@ def test_totals_survive_the_workers(start):
     assert json.loads(ask(server, "totals")) == {"accepted": 2, "greeted": 2, "open": 1}
 
 
-def test_shared_memory_is_one_for_all_and_outlives_them(start):
+def test_a_service_may_start_processes_by_multiprocessing(start: Start) -> None:
+    """They import the main module again, which must not become a second worker."""
+    server = start(plan(workers=1)).until_ready()
+    assert ask(server, "multiprocessing") == "5"
+
+
+def test_a_worker_is_not_started_by_hand() -> None:
+    done = subprocess.run([sys.executable, "-m", "gsmtp_workers"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "python -m gsmtp_workers is started by the master, not by hand\n"
+
+
+def test_shared_memory_is_one_for_all_and_outlives_them(start: Start) -> None:
     server = start(plan(workers=2, shared_memory=5000)).settled()
     clients = [server.connect() for _ in range(6)]
     told = [json.loads(client.ask("shared")) for client in clients]
@@ -86,12 +102,12 @@ def test_shared_memory_is_one_for_all_and_outlives_them(start):
         client.close()
 
 
-def test_no_shared_memory_unless_wanted(start):
+def test_no_shared_memory_unless_wanted(start: Start) -> None:
     assert ask(start(plan(workers=1)).until_ready(), "shared") == "none"
     assert start(plan(shared_memory=100), "check").ended() == 0
 
 
-def test_the_beat_stops_while_the_loop_is_blocked(start):
+def test_the_beat_stops_while_the_loop_is_blocked(start: Start) -> None:
     server = start(plan(workers=2)).settled()
     clients = [server.connect() for _ in range(6)]
     blocked = next(client for client in clients if client.slot == 0)
@@ -106,7 +122,7 @@ def test_the_beat_stops_while_the_loop_is_blocked(start):
         client.close()
 
 
-def test_a_full_worker_accepts_again_when_a_session_ends(start):
+def test_a_full_worker_accepts_again_when_a_session_ends(start: Start) -> None:
     server = start(plan(workers=1, max_sessions=2)).until_ready()
     one, two = server.connect(), server.connect()
     host, _, port = server.address.rpartition(":")
@@ -119,7 +135,7 @@ def test_a_full_worker_accepts_again_when_a_session_ends(start):
     two.close()
 
 
-def test_few_descriptors_left(start):
+def test_few_descriptors_left(start: Start) -> None:
     """Newcomers hear that it is busy, sessions go on, and when some have ended newcomers are served again."""
     server = start(plan(workers=1, argument={"descriptors": 60})).until_ready()
     served = []
@@ -142,7 +158,7 @@ def test_few_descriptors_left(start):
     assert len(server.pids()) == 1
 
 
-def test_out_of_descriptors(start):
+def test_out_of_descriptors(start: Start) -> None:
     """accept fails with EMFILE: the worker neither dies nor spins, says so once, and serves again later."""
     # Even the farewells use them up: nobody closes, and each is waited for.
     server = start(plan(workers=1, argument={"descriptors": 40}, linger=20.0)).until_ready()
@@ -160,7 +176,7 @@ def test_out_of_descriptors(start):
     assert server.log.count("cannot accept") == 1
 
 
-def test_a_failing_session_harms_nobody(start):
+def test_a_failing_session_harms_nobody(start: Start) -> None:
     server = start(plan(workers=1)).until_ready()
     with server.connect() as client:
         assert client.ask("fail") == ""
@@ -169,7 +185,7 @@ def test_a_failing_session_harms_nobody(start):
     assert slot["sessions"] == 1
 
 
-def test_usr2_shows_the_stack_even_of_a_stuck_loop(start):
+def test_usr2_shows_the_stack_even_of_a_stuck_loop(start: Start) -> None:
     server = start(plan(workers=1)).until_ready()
     with server.connect() as client:
         client.socket.sendall(b"block 1\n")
@@ -179,7 +195,7 @@ def test_usr2_shows_the_stack_even_of_a_stuck_loop(start):
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE])
-def test_signals_that_do_not_kill_a_worker(start, number):
+def test_signals_that_do_not_kill_a_worker(start: Start, number: Any) -> None:
     server = start(plan(workers=1)).until_ready()
     [pid] = server.pids()
     os.kill(pid, number)
@@ -187,15 +203,15 @@ def test_signals_that_do_not_kill_a_worker(start, number):
     assert server.pids() == [pid]
 
 
-def test_exit_callbacks_run_last(start):
+def test_exit_callbacks_run_last(start: Start) -> None:
     server = start(plan(workers=1)).until_ready()
     [pid] = server.pids()
     assert stop(server) == 0
     assert f"exit callback in {pid}" in server.log
 
 
-def test_an_exit_that_hangs_is_cut_off(start):
-    options = {"linger": 0.1, "stop_timeout": 0.2, "kill_after": 0.2}
+def test_an_exit_that_hangs_is_cut_off(start: Start) -> None:
+    options: dict[str, Any] = {"linger": 0.1, "stop_timeout": 0.2, "kill_after": 0.2}
     server = start(plan(workers=1, argument={"sticky": True}, **options)).until_ready()
     [pid] = server.pids()
     server.process.kill()
@@ -203,7 +219,7 @@ def test_an_exit_that_hangs_is_cut_off(start):
     wait_for(lambda: not alive(pid))
 
 
-def test_one_handle_for_each_listener(start, tmp_path):
+def test_one_handle_for_each_listener(start: Start, tmp_path: Path) -> None:
     listeners = (Listener("a", "127.0.0.1"), Listener("b", path=str(tmp_path / "socket")))
     server = start(plan(workers=2, listeners=listeners)).until_ready()
     assert server.addresses[1] == str(tmp_path / "socket")
@@ -212,7 +228,7 @@ def test_one_handle_for_each_listener(start, tmp_path):
             assert client.ask("x") == "x"
 
 
-def _nobody_can_run_python():
+def _nobody_can_run_python() -> Any:
     if os.geteuid() != 0:
         return False
     script = "import os, sys; os.setuid(int(sys.argv[1])); os.chdir(sys.argv[2]); import sqlite3, gevent"
@@ -221,7 +237,7 @@ def _nobody_can_run_python():
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_workers_become_the_group(start):
+def test_workers_become_the_group(start: Start) -> None:
     group = grp.getgrgid(pwd.getpwnam("nobody").pw_gid)
     server = start(plan(workers=1, group=group.gr_name)).until_ready()
     found = facts(server)
@@ -229,7 +245,7 @@ def test_workers_become_the_group(start):
 
 
 @pytest.mark.skipif(not _nobody_can_run_python(), reason="this interpreter is not for everybody")
-def test_workers_become_the_user(start):
+def test_workers_become_the_user(start: Start) -> None:
     entry = pwd.getpwnam("nobody")
     group = grp.getgrgid(entry.pw_gid).gr_name
     server = start(plan(workers=1, user="nobody", group=group)).until_ready()
@@ -238,7 +254,7 @@ def test_workers_become_the_user(start):
     assert 0 not in found["groups"]
 
 
-def test_an_orphan_drains_and_frees_the_port(start):
+def test_an_orphan_drains_and_frees_the_port(start: Start) -> None:
     """kill -9 of the master: listeners close at once, sessions may finish, the workers end."""
     server = start(plan(workers=2, argument={"grace": 1.0})).until_ready()
     pids = server.pids()
@@ -248,7 +264,7 @@ def test_an_orphan_drains_and_frees_the_port(start):
     host, _, port = server.address.rpartition(":")
     again = plan(listeners=(Listener("line", host, int(port)),))
 
-    def rebound():
+    def rebound() -> bool:
         try:
             close_all(bind_all(again.listeners), 0.0)
         except BindError:

@@ -1,29 +1,31 @@
 """The worker process: `python -P .../gsmtp_workers/__main__.py FD`, started by the master alone.
 
 FD is the descriptor of the worker's config. gevent's monkey patch comes before every import that it must precede: only
-the modules that are imported here before it are not affected by it. The master's sys.path, which is in the config, then
-takes the place of this process' own, so both find the same packages, however the master found them (a checkout, an
-editable install, PYTHONPATH with relative folders). During the patch the master's folders come last, so no module of
-the user's can take the place of one that gevent needs.
+json, os and sys are imported earlier. The master's sys.path, which is in the config, then takes the place of this
+process' own, so both find the same packages, however the master found them (a checkout, an editable install, PYTHONPATH
+with relative folders). During the patch the master's folders come last, so no module of the user's can take the place
+of one that gevent needs.
 """
 
 import json
 import os
 import sys
 
-try:
-    _fd = int(sys.argv[1])
-    _path = json.loads(os.pread(_fd, os.fstat(_fd).st_size, 0))["path"]
-except (IndexError, ValueError, TypeError, KeyError, OSError):
-    print("python -m gsmtp_workers is started by the master, not by hand", file=sys.stderr)
-    sys.exit(2)
-sys.path += [entry for entry in _path if entry not in sys.path]
+# A process that the service starts by multiprocessing imports this file again, under another name.
+if __name__ == "__main__":
+    try:
+        fd = int(sys.argv[1])
+        path = json.loads(os.pread(fd, os.fstat(fd).st_size, 0))["path"]
+    except (IndexError, ValueError, TypeError, KeyError, OSError):
+        print("python -m gsmtp_workers is started by the master, not by hand", file=sys.stderr)
+        sys.exit(2)
+    sys.path += [entry for entry in path if entry not in sys.path]
 
-from gevent import monkey
+    from gevent import monkey
 
-monkey.patch_all()
-sys.path[:] = _path
+    monkey.patch_all()
+    sys.path[:] = path
 
-from gsmtp_workers.main import main  # noqa: E402
+    from gsmtp_workers.main import main
 
-sys.exit(main(_fd))
+    sys.exit(main(fd))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from gsmtp.protocol import xclient
 from gsmtp.protocol.server import authentication, chunking, events, greeting, replies, states, transaction
-from gsmtp.protocol.server.attributes import xclient_command, xforward_command
+from gsmtp.protocol.server.client_attributes import xclient_command, xforward_command
 from gsmtp.protocol.server.events import Outcome
 from gsmtp.protocol.server.greeting import say_decision
 from gsmtp.protocol.server.states import State

@@ -69,15 +69,19 @@ class PlainOptions(Table):
 
     hostname: str = setting("", "what the server calls itself; default: the machine's name", check=_check_hostname)
     banner: str = setting("ESMTP gsmtp", "what follows the host name in the greeting", check=_check_banner)
-    max_message_size: int = setting(36_700_160, "octets, 0 for no limit; 35 MiB take an attachment of 25 MB in base64")
-    max_recipients: int = setting(1000, "per message; RFC 5321 wants at least 100", 100)
+    max_message_size: int = setting(
+        36_700_160, "octets of a message, 0 for no limit; 35 MiB take an attachment of 25 MB in base64"
+    )
+    max_recipients: int = setting(1000, "recipients of a message; RFC 5321 wants at least 100", 100)
     max_recipient_overshoot: int = setting(1000, "recipients refused with 452 in one message before 421")
     max_line_length: int = setting(12_290, "octets of a command; RFC 5321 wants 512, RFC 4954 12288 for AUTH", 512)
     max_content_line_length: int = setting(0, "octets of a line of a message, 0 for no limit; RFC 5321 says 1000")
     max_errors: int = setting(20, "refused commands between two accepted messages before 421, 0 for no limit")
     max_idle_commands: int = setting(100, "commands that bring no mail between two messages, 0 for no limit")
-    max_transactions: int = setting(10_000, "per connection, 0 for no limit; a long one clings to one worker")
-    lenient_addresses: bool = setting(False, "take addresses without brackets, after a space, with stray dots")
+    max_transactions: int = setting(
+        10_000, "transactions per connection, 0 for no limit; a long connection stays with one worker"
+    )
+    lenient_addresses: bool = setting(False, "accept addresses without brackets, after a space, or with stray dots")
     min_deliver_by: int = setting(
         0, "DELIVERBY: seconds, the shortest time that is accepted with R; 0 for any", check=_check_min_deliver_by
     )
@@ -87,10 +91,12 @@ class PlainOptions(Table):
         check=_check_priority_profile,
     )
     auth_without_tls: bool = setting(False, "offer AUTH in clear too; whoever reads the network gets the passwords")
-    max_auth_failures: int = setting(3, "failed attempts of a connection before 421, 0 for no limit")
-    scram_iterations: int = setting(4096, "of SCRAM for handlers that give plain passwords; RFC 7677: 4096", 4096)
+    max_auth_failures: int = setting(3, "failed AUTH commands of a connection before 421, 0 for no limit")
+    scram_iterations: int = setting(
+        4096, "iterations of SCRAM for handlers that give plain passwords; RFC 7677 says 4096", 4096
+    )
     scram_stored_keys: bool = setting(
-        False, "the handler gives ScramCredentials, of that many iterations: no user, known or not, costs deriving keys"
+        False, "the handler gives ScramCredentials of scram_iterations; no keys are derived for any user, known or not"
     )
 
 
@@ -98,18 +104,21 @@ class ProtocolSettings(PlainOptions):
     """The protocol's part of a listener's table. See `Options` for the meaning of those that it adds."""
 
     allow_bare_newlines: bool | Literal["fix", "strip"] = setting(
-        False, 'bare CR or LF in a message: false refuses it, true keeps them, "fix" makes each CRLF, "strip" drops it'
+        False, 'bare CR or LF in a message: false refuses it, true keeps it, "fix" makes it CRLF, "strip" drops it'
     )
     mixed_results: Literal["tempfail", "single"] = setting(
-        "tempfail", "a handler refused some recipients of a message: 451 for all, or take one recipient at a time"
+        "tempfail",
+        "the handler refuses some recipients of a message: answer 451 for all, or accept only one recipient a message",
     )
     hide: list[str] = setting([], "extensions that are not offered, such as PIPELINING")
-    offer: list[str] = setting([], "extensions that bind the handler: DSN, REQUIRETLS, MT-PRIORITY, DELIVERBY")
+    offer: list[str] = setting(
+        [], "extensions whose promises the handler must keep: DSN, REQUIRETLS, MT-PRIORITY, DELIVERBY"
+    )
     auth: Literal["", "never", "offered", "required"] = setting(
-        "", "AUTH: never, offered, or required before mail; default: offered where the handler has a hook for it"
+        "", "AUTH: never, offered, or required before mail; default: offered if the handler has a hook for it"
     )
     tls: Literal["", "never", "offered", "required"] = setting(
-        "", "STARTTLS: never, offered, or required before mail; default: offered where there is a certfile"
+        "", "STARTTLS: never, offered, or required before mail; default: offered if there is a certfile"
     )
 
 

@@ -1,4 +1,4 @@
-"""A line service that counts as it is told, for test_limits_of_a_master."""
+"""A line service that counts as it is told, for test_sharedtable_live."""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import re
+import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import gevent
 import pytest
 from dialogue import InMemory, Script, Setup, scripts
-from harness.client import dot_stuff
+from harness.client import Client, dot_stuff
 from harness.master import Master
 from harness.waiting import wait_for
 
@@ -107,6 +109,86 @@ def test_streams_whose_client_vanishes(serve: Callable[..., Master]) -> None:
         live.wait_for_log(f"reset {how}@")
     wait_for(lambda: live.log.count('reason="closed by client" messages=0') == len(ways), what="the ends")
     assert " message " not in live.log
+
+
+AT_WORK = """\
+import gevent
+from gsmtp import Handler
+class Inbox(Handler):
+    def on_data(self, envelope, stream):
+        what = envelope.sender.partition("@")[0]
+        try:
+            for piece in stream:
+                print("piece", what, flush=True)
+                if what == "late": gevent.sleep(60)
+                while what == "mule":
+                    try: gevent.sleep(60)
+                    except BaseException: pass
+        except BaseException as error:
+            kinds = [kind.__name__ for kind in type(error).__mro__]
+            print("ended", what, "ConnectionError" if "ConnectionError" in kinds else kinds[0], flush=True)
+            raise
+        return "stored"
+    def on_vrfy(self, session, verb, argument): return "meanwhile"
+"""
+
+
+def begun(client: Client, live: Master, what: str) -> None:
+    """Send half of a message, and wait until the hook has it."""
+    client.begin(sender=f"{what}@c.example")
+    client.ask("DATA")
+    client.send(b"half\r\n")
+    live.wait_for_log(f"piece {what}")
+
+
+def test_the_deadline_counts_while_the_hook_is_at_work(serve: Callable[..., Master]) -> None:
+    live = serve(code=AT_WORK, message_timeout=0.5, hook_timeout=0.5)
+    with live.connect() as slow, live.connect() as chunks, live.connect() as late:
+        begun(slow, live, "slow")
+        chunks.begin(sender="chunks@c.example")
+        assert chunks.ask("BDAT 5\r\nabc").startswith("250")
+        time.sleep(1.5)
+        assert chunks.ask("VRFY someone") == "250 2.0.0 meanwhile"
+        time.sleep(1)
+        assert chunks.ask("BDAT 5 LAST\r\nabc") == "250 2.0.0 stored"
+        slow.send(b"half\r\n.\r\n")
+        assert slow.reply() == "250 2.0.0 stored"
+        begun(late, live, "late")
+        live.wait_for_log("hook=on_data.*at its deadline")
+        late.send(b"QUIT\r\n.\r\n")
+        assert late.reply().startswith("451 4.3.0 Timed out")
+        assert late.ask("NOOP").startswith("250")
+
+
+def test_a_stream_hook_that_ignores_its_deadline(serve: Callable[..., Master]) -> None:
+    live = serve(code=AT_WORK, message_timeout=0.5, drain_timeout=2)
+    with live.connect() as client, live.connect() as other:
+        begun(client, live, "mule")
+        assert client.reply() == "421 4.3.0 Service not available"
+        assert client.reply() == ""
+        assert other.ask("NOOP").startswith("250")
+    live.wait_for_log("hook ignores its deadline")
+    assert live.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_streams_when_the_worker_ends(serve: Callable[..., Master], number: int) -> None:
+    live = serve(code=AT_WORK, drain_silence=2)
+    with live.connect() as client, live.connect() as silent:
+        begun(client, live, "client")
+        begun(silent, live, "silent")
+        live.send_signal(number)
+        if number == signal.SIGTERM:
+            live.wait_for_log("draining")
+            client.send(b"half\r\n.\r\n")
+            assert client.reply() == "250 2.0.0 stored"
+        assert client.reply().startswith("421 4.3.2")
+        assert silent.reply().startswith("421 4.3.2")
+        assert silent.reply() == ""
+    assert live.wait() == 0
+    live.wait_for_log("ended silent ConnectionError")
+    assert ("ended client" in live.log) == (number == signal.SIGINT)
+    assert "cut off" not in live.log
 
 
 OPENED = b"EHLO c.example\r\nMAIL FROM:<a@c.example>\r\nRCPT TO:<b@here.example>\r\nDATA\r\n"

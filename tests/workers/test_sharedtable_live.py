@@ -1,41 +1,27 @@
 """The shared table under a real master: workers count together, and a killed one lets go."""
 
+from __future__ import annotations
+
 import os
 import signal
-import sys
 import time
-from pathlib import Path
+from typing import Any
 
 import pytest
 from gsmtp_workers.sharedtable import table_size
-
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "workers"))
-
-from running import Running, plan, wait_for  # noqa: E402
+from running import Running, Start, plan, wait_for
 
 ENTRIES = 64
 SLOTS = 2 + 64
 
 
 @pytest.fixture
-def server(tmp_path_factory):
-    running = Running(
-        plan(
-            "limitservice:make",
-            {"entries": ENTRIES},
-            chdir=str(HERE),
-            counters=(),
-            shared_memory=table_size(SLOTS, ENTRIES),
-            backoff_first=0.0,
-        ),
-        tmp_path_factory.mktemp("master"),
-    )
-    yield running.settled()
-    running.clean_up()
+def server(start: Start) -> Running:
+    shared: dict[str, Any] = {"counters": (), "shared_memory": table_size(SLOTS, ENTRIES), "backoff_first": 0.0}
+    return start(plan("limitservice:make", {"entries": ENTRIES}, **shared)).settled()
 
 
-def test_workers_of_a_master_share_their_limits(server):
+def test_workers_of_a_master_share_their_limits(server: Running) -> None:
     assert server.plan.size == SLOTS
     clients = [server.connect() for _ in range(8)]
     one = next(client for client in clients if client.slot == 0)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gsmtp.dns.answers import Answer, DnsError, LookupTimedOut, NoData, NoSuchName, TemporaryFailure, Tlsa
+from gsmtp.dns.answers import Answer, DnsError, LookupTimedOut, Mx, NoData, NoSuchName, TemporaryFailure, Tlsa
 from gsmtp.dns.cache import Cache, CacheSettings
 
 
@@ -62,7 +62,15 @@ def test_entries_are_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    "records", [(b"x" * 5000,), (b"x" * 2100, b"y" * 2100), (Tlsa(3, 0, 0, b"x" * 5000),), (b"",) * 1 + ("n" * 5000,)]
+    "records",
+    [
+        (b"x" * 5000,),
+        (b"x" * 2100, b"y" * 2100),
+        (Tlsa(3, 0, 0, b"x" * 5000),),
+        ("n" * 5000,),
+        (b"",) * 100,
+        (Mx(10, "n" * 200),) * 20,
+    ],
 )
 def test_large_answers_are_not_kept(records: tuple[Any, ...]) -> None:
     cache = Cache()

@@ -7,18 +7,28 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+
 from gsmtp import Handler, handler
 from gsmtp.server.hooks import HOOKS
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import state_diagram  # noqa: E402
 from settings_page import PAGE, page  # noqa: E402
 
 
 def test_the_settings_page_is_what_the_command_prints() -> None:
     present = PAGE.read_text()
     assert present == page(present), "run scripts/settings_page.py and commit what it writes"
+
+
+def test_the_protocol_s_page_is_drawn_from_its_tables() -> None:
+    present = state_diagram.PAGE.read_text()
+    assert present == state_diagram.page(present), "run scripts/state_diagram.py and commit what it writes"
+    with pytest.raises(ValueError, match="parts"):
+        state_diagram.page(present.replace(".. verbs begin", ""))
 
 
 def test_every_hook_is_in_the_handlers_page_as_it_is_called() -> None:

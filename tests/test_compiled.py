@@ -56,7 +56,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if missing is not None:
         pytest.skip(missing)
     place = tmp_path_factory.mktemp("compiled")
-    for room in ("gsmtp", "workers", "tests"):
+    for room in ("gsmtp", "workers", "tests", "scripts", "docs"):
         shutil.copytree(ROOT / room, place / room, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
     for name in ("setup.py", "pyproject.toml", "README.rst"):
         shutil.copy(ROOT / name, place)

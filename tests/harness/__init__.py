@@ -8,7 +8,7 @@ master       Starts gsmtp-master, reads its log, ends it and finds what is left 
 messages     Reads what the handlers of the tests have stored.
 nameserver   A DNS server of one zone.
 tables       Makes tables of limits in one process.
-transports   Two ends of one connection, for tests of transports.
+transports   Transports of both kinds, and a peer in a thread of its own.
 replies      Finds the replies that stand in gsmtp's source.
 soak         Soaks that last seconds.
 postfix, dovecot

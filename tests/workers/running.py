@@ -10,27 +10,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 from gsmtp_workers import Column, Kind, Listener, Plan, Role
+from harness.waiting import TIMEOUT, wait_for
 
-_T = TypeVar("_T")
 HERE = Path(__file__).parent
-PATIENCE = 20.0
 FAREWELL = b"farewell\n"
 BUSY = b"busy\n"
-
-
-def wait_for(condition: Callable[[], _T | None], patience: float = PATIENCE) -> _T:
-    """The first true value of `condition()`; fails after `patience` seconds."""
-    deadline = time.monotonic() + patience
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 COUNTERS = (Column("greeted", Kind.COUNTER, "clients greeted"), Column("open", Kind.GAUGE, "clients at present"))
@@ -57,11 +45,11 @@ class Client:
     def __init__(self, address: str) -> None:
         if address.startswith("/"):
             self.socket = socket.socket(socket.AF_UNIX)
-            self.socket.settimeout(PATIENCE)
+            self.socket.settimeout(TIMEOUT)
             self.socket.connect(address)
         else:
             host, _, port = address.rpartition(":")
-            self.socket = socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE)
+            self.socket = socket.create_connection((host.strip("[]"), int(port)), timeout=TIMEOUT)
         self.file = self.socket.makefile("rb")
         self.greeting: bytes = self.file.readline()
         if self.greeting.startswith(b"hello"):
@@ -136,9 +124,9 @@ class Running:
         with self.connect() as client:
             return json.loads(client.ask("board"))
 
-    def ended(self, patience: float = PATIENCE) -> int:
+    def ended(self, timeout: float = TIMEOUT) -> int:
         """Wait for the master's end; its exit status."""
-        return self.process.wait(patience)
+        return self.process.wait(timeout)
 
     def clean_up(self) -> None:
         children = []

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from gsmtp_workers.accept import AcceptDelay
 from gsmtp_workers.scoreboard import BEAT, SCORE, STATE, Scoreboard, WorkerState
-from running import Client, Start, plan, wait_for
+from harness.waiting import wait_for
+from running import Client, Start, plan
 
 
 @pytest.fixture

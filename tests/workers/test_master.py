@@ -20,7 +20,8 @@ from gsmtp_workers.identity import resolve_identity
 from gsmtp_workers.master import run
 from gsmtp_workers.pool import Backoff
 from gsmtp_workers.proctitle import set_title
-from running import FAREWELL, HERE, PATIENCE, Client, Start, alive, plan, stop, wait_for
+from harness.waiting import TIMEOUT, wait_for
+from running import FAREWELL, HERE, Client, Start, alive, plan, stop
 
 
 def modules(server: Any) -> Any:
@@ -199,7 +200,7 @@ def test_failures_wait_longer_and_longer(start: Start, tmp_path: Path) -> None:
     argument = {"mark": str(tmp_path / "mark")}
     server = start(plan("lineservice:once", argument, workers=2, backoff_first=0.05, backoff_limit=0.2))
     server.until_ready(1)
-    wait_for(lambda: server.log.count("next one in") >= 4, patience=60.0)
+    wait_for(lambda: server.log.count("next one in") >= 4, timeout=60.0)
     waits = re.findall(r"worker 1 .*next one in (\S+) s", server.log)
     assert waits[:4] == ["0.1", "0.1", "0.2", "0.2"]  # 0.05 is rounded
     with server.connect() as client:
@@ -404,7 +405,7 @@ def test_as_process_1_it_reaps_what_others_leave(tmp_path: Path) -> None:
         master.children()[0].kill()
         wait_for(lambda: (tmp_path / "log").read_text().count("ready after") == 3)
         master.send_signal(signal.SIGTERM)
-        assert outer.wait(PATIENCE) == 0
+        assert outer.wait(TIMEOUT) == 0
     finally:
         outer.kill()
         outer.wait()

@@ -16,7 +16,8 @@ from gsmtp_workers.identity import Identity
 from gsmtp_workers.pool import Pool
 from gsmtp_workers.process import WorkerProcess
 from gsmtp_workers.scoreboard import Scoreboard, WorkerState
-from running import plan, wait_for
+from harness.waiting import wait_for
+from running import plan
 
 
 @contextlib.contextmanager

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from gsmtp_workers.sharedtable import table_size
-from running import Running, Start, plan, wait_for
+from harness.waiting import wait_for
+from running import Running, Start, plan
 
 ENTRIES = 64
 SLOTS = 2 + 64

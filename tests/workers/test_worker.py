@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from gsmtp_workers import BindError, Listener
 from gsmtp_workers.sockets import bind_all, close_all
-from running import BUSY, Client, Start, alive, plan, processor_time, stop, wait_for
+from harness.waiting import wait_for
+from running import BUSY, Client, Start, alive, plan, processor_time, stop
 
 
 def ask(server: Any, command: Any) -> Any:
@@ -117,7 +118,7 @@ def test_the_beat_stops_while_the_loop_is_blocked(start: Start) -> None:
     slots = {slot["slot"]: slot for slot in json.loads(watching.ask("board"))}
     assert slots[1]["beat"] - slots[0]["beat"] > 0.5
     assert blocked.file.readline() == b"block 1.5\n"
-    wait_for(lambda: {s["slot"]: s for s in json.loads(watching.ask("board"))}[0]["lag"] > 0.5, patience=1.0)
+    wait_for(lambda: {s["slot"]: s for s in json.loads(watching.ask("board"))}[0]["lag"] > 0.5, timeout=1.0)
     for client in clients:
         client.close()
 
@@ -191,7 +192,7 @@ def test_usr2_shows_the_stack_even_of_a_stuck_loop(start: Start) -> None:
         client.socket.sendall(b"block 1\n")
         time.sleep(0.3)
         os.kill(client.pid, signal.SIGUSR2)
-        wait_for(lambda: re.search(r'lineservice.py", line \d+ in answer', server.log), patience=0.5)
+        wait_for(lambda: re.search(r'lineservice.py", line \d+ in answer', server.log), timeout=0.5)
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE])

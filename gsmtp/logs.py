@@ -1,8 +1,8 @@
-"""Log lines: text or JSON, one line per event, and nothing a client says can make a second one.
+"""Formats log lines: text or JSON, one line per event. No text of a client can add a line.
 
-A record is a name and fields; `session` and `message` carry the ids by which lines belong together. Text values that
-are not plain are quoted and escaped as JSON strings, in both formats. Only formatting happens here, so that master and
-workers share it; workers write through `gsmtp.server.eventlog`.
+A record is a name and fields. The fields `session` and `message` have the ids that connect lines. Both formats quote
+and escape a text value that is not plain as a JSON string. Master and workers share this module, so it only formats;
+workers write through `gsmtp.server.eventlog`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _MILLISECONDS = tuple(f".{number:03d}Z" for number in range(1000))
 
 
 def timestamp(now: float) -> str:
-    """RFC 3339 in UTC with milliseconds; `now` in seconds since the epoch."""
+    """Return a time as RFC 3339 writes it, in UTC with milliseconds. `now` is in seconds since the epoch."""
     global _second, _stamp
     second = int(now)
     if second != _second:
@@ -69,11 +69,11 @@ def _quoted(value: Any) -> str:
 
 
 def line(format: Format, now: float, origin: str, event: str, fields: Mapping[str, Any]) -> str:
-    """One line with its end. `origin` names the process: "master", "worker-1"."""
+    """Return one line with its newline. `origin` names the process: "master", "worker-1"."""
     if format == "json":
         record = {"time": timestamp(now), "process": origin, "event": event, **fields}
         return _escaped(record) + "\n"
-    # Most values are plain: one look at all of them serves. One that has a blank in it makes too many blanks.
+    # Most values are plain, so one match checks all of them. A value with a blank makes the count of blanks too high.
     text = "".join(
         [f" {name}={value:.3f}" if value.__class__ is float else f" {name}={value}" for name, value in fields.items()]
     )
@@ -82,8 +82,8 @@ def line(format: Format, now: float, origin: str, event: str, fields: Mapping[st
     return f"{timestamp(now)} {origin} {event}{text}\n"
 
 
-# Most messages have the same reply. Those with a reference or a text of the handler's never come again: a large cache
-# would fill with them for thousands of sessions, and the soak took that for a leak.
+# Most messages have the same reply. A reply with a reference or a text of the handler never comes again: a large cache
+# would fill with such replies for thousands of sessions, and the soak took that for a leak.
 _quoted_reply = lru_cache(16)(_quoted)
 
 
@@ -100,9 +100,9 @@ def message_line(
     refused: list[str],
     seconds: float,
 ) -> str:
-    """The line of a message, the one that every message has: so its fields are not looked at one by one.
+    """Return the line of a message. Every message has one, so its fields are not checked one by one.
 
-    `sender`, `to` and `refused` are addresses without brackets. The ids are ours, letters and digits.
+    `sender`, `to` and `refused` are addresses without brackets. The ids consist of letters and digits.
     """
     if format == "text" and not refused:
         path, paths = f"<{sender}>", f"<{'>,<'.join(to)}>"
@@ -126,7 +126,7 @@ def message_line(
 
 
 class RecordFormatter(logging.Formatter):
-    """Records of the standard library's logging, in the same shape. A traceback is a field of the line."""
+    """Formats records of the standard library's logging in the same way. A traceback is a field of the line."""
 
     def __init__(self, format: Format, origin: str) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class RecordFormatter(logging.Formatter):
         self._origin = origin
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line; for text, a traceback follows on lines that begin with white space."""
+        """Return one line. In text, a traceback follows it on lines that begin with white space."""
         fields: dict[str, Any] = dict(getattr(record, "fields", {}))
         fields["level"] = record.levelname.lower()
         fields["text"] = record.getMessage()
@@ -148,9 +148,9 @@ class RecordFormatter(logging.Formatter):
 
 
 class DroppingHandler(logging.StreamHandler[TextIO]):
-    """Writes to standard error what that can take at once, and counts the rest: who serves must not wait for a reader.
+    """Writes a line to standard error if that is writable, and counts it as lost if not: the master never waits.
 
-    A line of up to 4096 octets (PIPE_BUF) fits where a pipe says that it can take something.
+    A pipe that is writable takes a line of up to 4096 octets (PIPE_BUF).
     """
 
     def __init__(self) -> None:
@@ -158,7 +158,7 @@ class DroppingHandler(logging.StreamHandler[TextIO]):
         self._lost = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write, or drop."""
+        """Write the record, or drop it. Raises nothing."""
         if not self._can_write():
             self._lost += 1
             return
@@ -178,7 +178,7 @@ class DroppingHandler(logging.StreamHandler[TextIO]):
 
 
 def configure(format: Format, origin: str, level: str, handler: logging.Handler | None = None) -> None:
-    """Make the root logger write lines of this shape, to standard error unless a handler is given."""
+    """Make the root logger write lines in this format, to standard error or to `handler`."""
     handler = handler or DroppingHandler()
     handler.setFormatter(RecordFormatter(format, origin))
     root = logging.getLogger()

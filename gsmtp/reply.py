@@ -1,7 +1,8 @@
-"""What is said to a client: a frozen value, turned into bytes in one place.
+"""SMTP replies: frozen values that are encoded in one place, and the exceptions that carry one.
 
-A reply is a code (RFC 5321 4.2), an enhanced status code (RFC 3463) and a text of one line or more. The exceptions
-`Reject`, `Defer` and `Disconnect` carry one; a hook raises them to say no.
+A reply is a code (RFC 5321 4.2), an enhanced status code (RFC 3463) and a text of one line or more. A hook raises
+`Reject`, `Defer` or `Disconnect` to refuse. This module imports nothing of gsmtp. Weak: a character that must not be
+sent becomes "?" without a word.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 
 # RFC 5321 4.2: Reply-code = %x32-35 %x30-35 %x30-39. RFC 3463 2: status-code = class "." subject "." detail
 _ENHANCED = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}")
-# RFC 5321 4.2: textstring = 1*(%d09 / %d32-126). What is outside (CR and LF above all) must never reach the wire.
+# RFC 5321 4.2: textstring = 1*(%d09 / %d32-126). Other characters, above all CR and LF, must never be sent.
 _NOT_TEXT = re.compile(r"[^\t\x20-\x7e]")
 # RFC 5321 4.5.3.1.5: a reply line is at most 512 octets with code and CRLF.
 _LINE_LENGTH = 480
@@ -42,7 +43,7 @@ class Reply:
 
     @property
     def accepted(self) -> bool:
-        """Whether this is a yes: 2xx or 3xx."""
+        """Whether the code accepts: 2xx or 3xx."""
         return self.code < 400
 
     def __str__(self) -> str:
@@ -52,9 +53,9 @@ class Reply:
         return self._shown
 
     def encode(self) -> bytes:
-        """The bytes on the wire, each line ended by CRLF (RFC 5321 4.2.1; the enhanced code on each: RFC 2034 4).
+        """Return the octets to send. Each line ends with CRLF (RFC 5321 4.2.1) and has the enhanced code (RFC 2034 4).
 
-        Afterwards `wire` has them too: most replies are said again and again, and reading that is no call.
+        `wire` keeps them: most replies are sent many times, and reading an attribute is faster than a call.
         """
         if self.wire:
             return self.wire
@@ -70,13 +71,13 @@ class Reply:
 
 
 class ReplyError(Exception):
-    """A no, with the reply to give. Raise one of its kinds: `Reject`, `Defer`, `Disconnect`."""
+    """The base class of refusals; `reply` is the reply to give. Raise a subclass: `Reject`, `Defer`, `Disconnect`."""
 
     default = Reply(550, "5.0.0", "Refused")
     classes: tuple[int, ...] = (4, 5)
 
     def __init__(self, code: int | None = None, enhanced: str | None = None, text: str | None = None) -> None:
-        """`ValueError` when the code is not one that this kind of refusal may carry."""
+        """Raises ValueError for a code that this class must not carry, and as `Reply` does."""
         if code is None:
             code, enhanced = self.default.code, enhanced or self.default.enhanced
         if code // 100 not in self.classes:
@@ -88,21 +89,21 @@ class ReplyError(Exception):
 
 
 class Reject(ReplyError):
-    """A permanent no (5xx): the sender should not try again. `Reject(550, "5.1.1", "No such user here")`."""
+    """A permanent refusal (5xx): the sender should not try again. `Reject(550, "5.1.1", "No such user here")`."""
 
     default = Reply(550, "5.7.1", "Refused")
     classes: tuple[int, ...] = (5,)
 
 
 class Defer(ReplyError):
-    """A no for now (4xx): the sender should try later. `Defer(451, "4.3.0", "Database is away")`."""
+    """A temporary refusal (4xx): the sender should try later. `Defer(451, "4.3.0", "Database is away")`."""
 
     default = Reply(451, "4.3.0", "Try again later")
     classes: tuple[int, ...] = (4,)
 
 
 class Disconnect(ReplyError):
-    """A no, after which the connection is closed. `Disconnect()` says 421, `Disconnect(554, "5.7.1", "...")` that."""
+    """A refusal that closes the connection. `Disconnect()` says 421, `Disconnect(554, "5.7.1", "...")` says 554."""
 
     default = Reply(421, "4.7.0", "Closing connection")
     classes: tuple[int, ...] = (4, 5)

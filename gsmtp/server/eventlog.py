@@ -1,11 +1,12 @@
-"""A worker's log: sessions queue records, one greenlet writes them.
+"""A worker's log: sessions queue records, and one greenlet writes them.
 
-Logging from a session must not wait, neither for a lock that another greenlet holds nor for a slow reader of the log.
-So a record is appended to a list, and every `INTERVAL` seconds the list becomes one write: at once into a file, and
-into a pipe, socket or terminal only when that can take it. When the reader is stuck and `LIMIT` records wait, where
-`ADDRESSES` recipients of a message count as a record more, further ones are counted and dropped, and a line says how
-many. (A thread for the writes was tried: its wake-ups, twenty a second, cost a busy worker more processor time than all
-the formatting.)
+A session that logs must not wait, neither for a lock that another greenlet holds nor for a slow reader of the log. So
+it appends a record to a list. Every `INTERVAL` seconds the list becomes one write. A file is written at once; a pipe,
+socket or terminal is written when it is writable. While the reader is stuck, at most `LIMIT` records wait; `ADDRESSES`
+recipients of a message count as one more record. Further records are dropped, and a line says how many.
+
+This module must not know what the events mean. A thread for the writes was tried: its twenty wake-ups a second cost a
+busy worker more processor time than all the formatting.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ _LAST = 1.0  # seconds
 
 
 class EventLog:
-    """`enabled`: whether session events are written at all (level info or lower)."""
+    """`enabled` is whether session events are written, at level info or lower."""
 
     def __init__(self, format: logs.Format, origin: str, level: str, path: str = "-") -> None:
-        """`path`: a file to append to, or "-" for standard error. Raises OSError when it cannot be opened."""
+        """`path` is a file to append to, or "-" for standard error. Raises OSError if it cannot be opened."""
         self._format: logs.Format = format
         self._origin = origin
         self._descriptor = sys.stderr.fileno() if path == "-" else _open(path)
@@ -54,7 +55,7 @@ class EventLog:
             self.put(time.time(), name, fields)
 
     def message(self, session: str, envelope: Envelope, reply: Reply, size: int, seconds: float) -> None:
-        """Queue the line of a message; ask `enabled` before."""
+        """Queue the line of a message. The caller has checked `enabled`."""
         now, to, refused = time.time(), [], []
         for recipient in envelope.recipients:
             to.append(recipient.address)
@@ -64,7 +65,7 @@ class EventLog:
         self.put(now, "message", (session, envelope.id, envelope.sender, to, size, reply, refused, seconds))
 
     def put(self, now: float, name: str, fields: Any) -> None:
-        """Queue a record: fields, those of a message, or a text that is a finished line."""
+        """Queue a record: a dict of fields, a tuple of the fields of a message, or a complete line as text."""
         if self._waiting >= LIMIT:
             self._lost += 1
             return
@@ -74,7 +75,7 @@ class EventLog:
             self._writer = gevent.spawn_later(INTERVAL, self._write_queue)
 
     def flush(self) -> None:
-        """Write what is queued now, at the end of the process; a reader who is stuck is not waited for long."""
+        """Write all queued records, at the end of the process. Waits at most a second for a reader that is stuck."""
         if self._is_file:
             self._write(self._take())
         else:
@@ -121,7 +122,7 @@ class EventLog:
         lost, self._lost = self._lost, 0
         self._waiting = 0
         format, origin = self._format, self._origin
-        # Made here and not one by one as they come: the same code many times over runs in half the time.
+        # The rows are made together and not one by one as the records come: that takes half the time.
         rows = []
         for now, name, fields in queue:
             if isinstance(fields, str):

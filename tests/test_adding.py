@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from gsmtp_workers.columns import Kind
-from gsmtp_workers.scoreboard import Scoreboard
 from harness.master import ROOT, Master, run
 from harness.waiting import wait_for
 
@@ -93,8 +92,7 @@ def test_a_counter(copy: Copy, serve: Callable[..., Master]) -> None:
     assert len(copy.changed) == 2
 
     live = serve()
-    links = Path(f"/proc/{live.process.pid}/fd").iterdir()
-    board = Scoreboard.open(next(link for link in links if os.readlink(link).startswith("/memfd:scoreboard")))
+    board = live.scoreboard()
     (column,) = [column for column in board.columns if column.name == "recipients"]
     assert (column.kind, column.help) == (Kind.COUNTER, "recipients of the messages accepted")
     with live.connect() as client:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gsmtp import Handler, handler
+from gsmtp.protocol.server.extensions import EXTENSIONS
 from gsmtp.server.hooks import HOOKS
 
 ROOT = Path(__file__).parent.parent
@@ -42,6 +43,16 @@ def test_every_hook_is_in_the_handlers_page_as_it_is_called() -> None:
         assert len([cell for cell in cells if cell.startswith("     -")]) == 3, name
     # The table at the head of gsmtp/handler.py has them too.
     assert [name for name in HOOKS if not re.search(rf"(?m)^    .*{name}[, ]", handler.__doc__ or "")] == []
+
+
+def test_every_extension_is_in_the_handlers_page_with_its_parameters() -> None:
+    page = (ROOT / "docs" / "handlers.rst").read_text()
+    rows = re.findall(r"(?m)^   \* - ([A-Z0-9][A-Z0-9-]+(?:, [A-Z0-9-]+)*)\n     - .*\n     -(.*)$", page)
+    listed = {keyword: parameters for keywords, parameters in rows for keyword in keywords.split(", ")}
+    for each in EXTENSIONS:
+        assert each.keyword in listed, each.keyword
+        for name in (*each.mail, *each.rcpt):
+            assert name in listed[each.keyword], (each.keyword, name)
 
 
 def test_every_kind_of_session_is_in_the_soak_s_page() -> None:

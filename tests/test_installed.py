@@ -23,6 +23,7 @@ from pathlib import Path
 import psutil
 import pytest
 from gsmtp_workers.scoreboard import Scoreboard
+from harness.master import scoreboard_of
 
 ROOT = Path(__file__).resolve().parent.parent
 HANDLER = """
@@ -161,11 +162,6 @@ def test_anyone_can_read_the_scoreboard(installed: Path, project: Path, tmp_path
         if importlib.util.find_spec("setproctitle") is not None:
             titles = [psutil.Process(each).cmdline() for each in (pid, slot.pid)]
             assert [" ".join(title).strip() for title in titles] == ["gsmtp-master", "gsmtp: worker 0"]
-
-
-def scoreboard_of(pid: int) -> Path:
-    links = Path(f"/proc/{pid}/fd").iterdir()
-    return next(link for link in links if os.readlink(link).startswith("/memfd:scoreboard"))
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -16,7 +16,7 @@ ROOT = TESTS.parent
 
 # Modules without a file of their own, as patterns -> where they are tested, from tests/.
 TESTED_IN: dict[str, tuple[str, ...]] = {
-    "gsmtp/counters.py": ("test_logs.py", "workers/test_scoreboard.py"),
+    "gsmtp/counters.py": ("test_adding.py", "test_installed.py"),
     "gsmtp/dns/answers.py": ("dns/test_resolver.py", "dns/test_static.py"),
     "gsmtp/launch.py": ("test_cli.py",),
     "gsmtp/values.py": ("test_settings.py",),

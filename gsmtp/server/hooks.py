@@ -33,8 +33,6 @@ logger = logging.getLogger("gsmtp.handler")
 HOOKS = tuple(name for name in vars(Handler) if name.startswith(("on_", "check_", "get_")))
 # A method with such a name that is no hook is taken for a misspelt one: it would never be called.
 _PREFIXES = ("on_", "check_password", "check_token", "check_cert", "get_password")
-# The events that the protocol hands out only when there is a hook for them.
-_ASKED = ("connect", "helo", "ehlo", "mail", "rcpt", "vrfy", "command")
 _NOT_PLAIN = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -46,7 +44,8 @@ class HandlerError(Exception):
 class Hooks:
     """Each attribute is the bound method of a hook, or None where the hook is not overridden.
 
-    `auth` has the names of the check_ and get_ hooks that exist; `asks` the events that the protocol has to hand out.
+    `auth` has the names of the check_ and get_ hooks that exist; `asks` the names of the other hooks without
+    "on_": the protocol hands an event out only if its name is among them.
     """
 
     def __init__(self, handler: Any, new_id: Callable[[], str]) -> None:
@@ -77,7 +76,7 @@ class Hooks:
         self.check_password, self.get_password = found["check_password"], found["get_password"]
         self.check_token, self.check_certificate = found["check_token"], found["check_certificate"]
         self.auth = frozenset(name for name in HOOKS if not name.startswith("on_") and found[name] is not None)
-        self.asks = frozenset(name for name in _ASKED if found[f"on_{name}"] is not None)
+        self.asks = frozenset(name[3:] for name in HOOKS if name.startswith("on_") and found[name] is not None)
 
     def _resolve(self, name: str) -> Callable[..., Any] | None:
         own = getattr(type(self.handler), name, None)

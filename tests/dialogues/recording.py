@@ -1,4 +1,4 @@
-"""Handlers that override every hook and write down each call, one JSON list a line, in the file `path`."""
+"""Handlers that write down each call of the hooks of a mail transaction, one JSON list a line, in the file `path`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gsmtp import Envelope, Handler, Message, Recipient, Session, Stream
 
 
 class Streamed(Handler):
-    """Every hook but on_message, which cannot be had together with on_data."""
+    """Takes the content by on_data."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -72,7 +72,7 @@ class Streamed(Handler):
 
 
 class Whole(Streamed):
-    """Every hook but on_data."""
+    """Takes the content by on_message."""
 
     on_data = Handler.on_data
 

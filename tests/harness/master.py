@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from gsmtp_workers.scoreboard import Scoreboard
 
 from harness.client import Client
 from harness.waiting import TIMEOUT, wait_for
@@ -59,6 +60,12 @@ def _before_exec(more: Callable[[], object] | None) -> Callable[[], None]:
     return before_exec
 
 
+def scoreboard_of(pid: int) -> Path:
+    """Return the path at which any process can open the scoreboard of a master."""
+    links = Path(f"/proc/{pid}/fd").iterdir()
+    return next(link for link in links if os.readlink(link).startswith("/memfd:scoreboard"))
+
+
 class Master:
     """A gsmtp-master that runs. A context manager that waits for the workers, and ends the master.
 
@@ -91,6 +98,10 @@ class Master:
                 start_new_session=True,
                 preexec_fn=_before_exec(preexec),
             )
+
+    def scoreboard(self) -> Scoreboard:
+        """Return the master's scoreboard, to read: `totals()["messages"]`."""
+        return Scoreboard.open(scoreboard_of(self.process.pid))
 
     def __enter__(self) -> Master:
         try:

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from gsmtp.protocol.envelope import Session
 from gsmtp.protocol.parameters import ByMode, DeliverBy, Notify, OriginalRecipient, ParameterError, Ret
 from gsmtp.protocol.server import events
-from gsmtp.protocol.server.extensions import Extension, ExtensionSet
+from gsmtp.protocol.server.extensions import EXTENSIONS, Extension, ExtensionSet
 from gsmtp.protocol.server.options import Options
 from gsmtp.protocol.server.session import ServerSession
 
 TLS = SimpleNamespace(peer={}, channel_bindings={})
-OPTIONAL = frozenset({"DSN", "REQUIRETLS", "MT-PRIORITY", "DELIVERBY"})
+OPTIONAL = frozenset(each.keyword for each in EXTENSIONS if each.optional)
 
 
 def session_with(*, claimed: Any = (), tls: Any = None, **options: Any) -> Any:
@@ -73,7 +73,8 @@ def test_by_default_only_what_the_server_itself_keeps_is_announced() -> None:
 
 
 def test_what_binds_the_handler_is_announced_when_offered_or_claimed() -> None:
-    assert announced(session_with(offer=OPTIONAL, tls=True))[-4:] == ["DSN", "REQUIRETLS", "MT-PRIORITY", "DELIVERBY"]
+    last = [line.split()[0] for line in announced(session_with(offer=OPTIONAL, tls=True))[-len(OPTIONAL) :]]
+    assert last == [each.keyword for each in EXTENSIONS if each.optional]
     assert announced(session_with(claimed=("dsn",)))[-1] == "DSN"
 
 
@@ -312,7 +313,7 @@ def test_a_parameter_error_is_a_refusal() -> None:
         ParameterError(250, "2.0.0", "Ok")
 
 
-_NAMES = ["SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "REQUIRETLS", "MT-PRIORITY", "BY", "AUTH", "NOTIFY", "ORCPT"]
+_NAMES = sorted({name for each in EXTENSIONS for name in (*each.mail, *each.rcpt)})
 _VALUES = st.one_of(
     st.text(st.sampled_from("0123456789+-;,.=ABCDEFRNTabx{}\\<>@ \t\0\x7f\x85ıſüＦ\u2028"), max_size=30),
     st.sampled_from(["7BIT", "binarymime", "FULL", "NEVER,DELAY", "utf-8;\\x{D800}", "rfc822;+00", "9" * 25, "-0"]),

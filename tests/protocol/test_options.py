@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 from typing import Literal
 
@@ -14,7 +15,11 @@ from gsmtp.protocol.server.options import Options, PlainOptions, ProtocolSetting
 def test_plain_options_arrive_as_they_are() -> None:
     values: dict[str, object] = {}
     for at, item in enumerate(dataclasses.fields(PlainOptions)):
-        values[item.name] = {"str": f"x{at}", "bool": True, "int": 5000 + at}[str(item.type)]
+        kind = str(item.type)
+        if kind.startswith("Literal"):
+            values[item.name] = ast.literal_eval(kind.removeprefix("Literal"))[-1]
+        else:
+            values[item.name] = {"str": f"x{at}", "bool": True, "int": 5000 + at, "float": 0.5 + at}[kind]
     options = Options.of(ProtocolSettings(**values))  # type: ignore[arg-type]
     assert {name: getattr(options, name) for name in values} == values
 

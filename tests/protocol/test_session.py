@@ -12,7 +12,7 @@ from gsmtp.protocol.envelope import Session
 from gsmtp.protocol.server import events
 from gsmtp.protocol.server.extensions import ExtensionSet
 from gsmtp.protocol.server.options import Options
-from gsmtp.protocol.server.session import ServerSession, State
+from gsmtp.protocol.server.session import VERBS, ServerSession, State
 from gsmtp.reply import Reply
 
 ALL = frozenset({"connect", "helo", "ehlo", "mail", "rcpt", "vrfy", "command"})
@@ -213,6 +213,17 @@ def test_many_commands_cost_the_same_each() -> None:
     session = make(max_idle_commands=0)
     _, said = drive(session, b"HELO c\r\n" + b"NOOP\r\n" * 20_000)
     assert said.count(b"\r\n") == 20_002
+
+
+# The verbs that bring mail or end the session; each other verb is counted against max_idle_commands.
+NOT_IDLE = {"MAIL", "RCPT", "DATA", "BDAT", "AUTH", "STARTTLS", "XCLIENT", "XFORWARD", "QUIT"}
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS - NOT_IDLE))
+def test_a_verb_that_brings_no_mail_is_counted(verb: str) -> None:
+    session = make(max_idle_commands=1)
+    _, said = drive(session, f"HELO c\r\n{verb}{'' if verb == 'RSET' else ' x'}\r\n".encode())
+    assert said.splitlines()[-1].startswith(b"421 4.7.0 Too many commands")
 
 
 class Facts:

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gsmtp.handler import Handler
 from gsmtp.protocol.envelope import Session
 from gsmtp.protocol.sasl import CheckPassword
 from gsmtp.protocol.server import events
-from gsmtp.protocol.server.commands import COMMANDS, READERS
+from gsmtp.protocol.server.commands import COMMANDS, READERS, VERBS
 from gsmtp.protocol.server.extensions import ExtensionSet
 from gsmtp.protocol.server.options import Options
 from gsmtp.protocol.server.session import ServerSession
@@ -20,7 +21,7 @@ from gsmtp.protocol.server.states import State
 from gsmtp.protocol.server.transitions import CLOSING, MAIL_ACCEPTED, TRANSITIONS, move
 from gsmtp.reply import Reply
 
-ALL = frozenset({"connect", "helo", "ehlo", "mail", "rcpt", "vrfy", "command"})
+ALL = frozenset(name.removeprefix("on_") for name in vars(Handler) if name.startswith("on_"))
 LINES = [
     b"EHLO c", b"HELO c", b"LHLO c", b"EHLO", b"MAIL FROM:<a@b>", b"MAIL FROM:<>", b"MAIL FROM:<a@b> BODY=BINARYMIME",
     b"MAIL", b"RCPT TO:<c@d>", b"RCPT TO:<c@d>", b"RCPT", b"DATA", b"DATA", b"x", b".", b".", b"RSET", b"RSET x",
@@ -47,6 +48,10 @@ def test_every_state_is_reached_and_all_but_one_are_left() -> None:
 def test_every_state_takes_commands_or_has_a_reader() -> None:
     assert COMMANDS.keys() == set(State)
     assert READERS.keys() == {state for state, actions in COMMANDS.items() if not actions}
+
+
+def test_the_lines_have_every_verb() -> None:
+    assert {line.split()[0].decode("latin-1") for line in LINES} >= VERBS
 
 
 def test_what_cannot_happen_is_an_error() -> None:

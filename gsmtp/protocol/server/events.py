@@ -111,7 +111,10 @@ class Authenticated:
 
 @dataclass(slots=True)
 class AuthFailed:
-    """A notice: AUTH has failed. `why` is for the log and holds no secret."""
+    """A notice: an AUTH exchange has failed. `why` is for the log and holds no secret.
+
+    AUTH that is refused before an exchange begins is `Refused`.
+    """
 
     mechanism: str
     why: str

@@ -112,7 +112,7 @@ class ProtocolSettings(PlainOptions):
     )
     hide: list[str] = setting([], "extensions that are not offered, such as PIPELINING")
     offer: list[str] = setting(
-        [], "extensions whose promises the handler must keep: DSN, REQUIRETLS, MT-PRIORITY, DELIVERBY"
+        [], "optional extensions whose promises the handler keeps, such as DSN; docs/handlers.rst has the list"
     )
     auth: Literal["", "never", "offered", "required"] = setting(
         "", "AUTH: never, offered, or required before mail; default: offered if the handler has a hook for it"

@@ -52,8 +52,8 @@ __all__ = ["VERBS", "ServerSession", "State"]
 class ServerSession:
     """One SMTP session.
 
-    `asks` names the commands that are decided outside: connect, helo, ehlo, mail, rcpt, vrfy, command. The others get
-    their default reply. Content is always handed out. `new_id` returns the id of an envelope.
+    `asks` names the hooks that there are, without "on_". An event whose hook is not there gets its default reply.
+    Content is always handed out. `new_id` returns the id of an envelope.
 
     For the driver: `state`, `session` (what hooks see), `envelope`, `quit` (whether the client has said QUIT) and
     `unsent` (replies that `data_to_send` has not returned yet). The other attributes are for the verbs in this package.

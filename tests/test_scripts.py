@@ -52,8 +52,9 @@ def venv(tree: Path, python: str | None = None, hidden: dict[str, str] | None = 
     """
     stubs = tree / "stubs"
     (tree / "bin").mkdir(exist_ok=True)
-    if not (tree / "bin" / "python3").exists():
-        (tree / "bin" / "python3").symlink_to(sys.executable)
+    # Not a link: a Python that was moved finds its library beside its own path alone.
+    (tree / "bin" / "python3").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (tree / "bin" / "python3").chmod(0o755)
     environment = {"PATH": f"{tree}/bin:/usr/bin:/bin", "HOME": str(tree), "PIP_NO_INDEX": "1"}
     if python is not None:
         environment["PYTHON"] = python

@@ -205,7 +205,7 @@ class Handler:
         """RCPT: decide whether `recipient` is added to `envelope.recipients`."""
 
     def on_data(self, envelope: Envelope, stream: Stream) -> Answer:
-        """Take the content as a stream. Returning says that it is safely stored."""
+        """Take the content as a stream, in a greenlet of its own. Returning says that it is safely stored."""
 
     def on_message(self, envelope: Envelope, message: Message) -> Answer:
         """Take the whole message. Returning says that it is safely stored: only then is the client told 250."""

@@ -132,7 +132,7 @@ class StreamedContent:
     def write(self, data: bytes, last: bool) -> None:
         """Take a piece. Return when the hook wants more or has returned; at the last piece, when it has returned.
 
-        Raises ConnectionLost when the hook was abandoned.
+        Raises ConnectionLost when the hook was abandoned, GreenletExit when it was killed.
         """
         self.size += len(data)
         if self._taps and self._refusal is None:
@@ -140,7 +140,7 @@ class StreamedContent:
         task = self._task
         if not self._began:
             self._began = True
-            self._begin(ContentStream(data, last), last)
+            self._begin(ContentStream(data, last))
         elif task is not None:
             if self._refusal is None:
                 task.stream.feed(data, last)
@@ -157,21 +157,14 @@ class StreamedContent:
         except OSError as error:
             self._refusal = self._context.hooks.failure("spool", self._session_id, error)
 
-    def _begin(self, stream: ContentStream, last: bool) -> None:
+    def _begin(self, stream: ContentStream) -> None:
         context = self._context
-        hook, timeout, counters = context.hooks.on_data, context.timeouts.message_timeout, context.counters
+        hook, timeout = context.hooks.on_data, context.timeouts.message_timeout
         assert hook is not None
-        counters.committing += 1
-        if not last:
-            self._task = task = HookTask(self._runner, hook, timeout, self._envelope, stream)
-            self._wait(task)
-            return
-        # The stream never waits, so the hook needs no greenlet.
-        try:
-            self._result = self._runner.run(hook, timeout, self._envelope, stream)
-        finally:
-            counters.committing -= 1
-            stream.close()
+        context.counters.committing += 1
+        # Also for content that is in one piece: what a greenlet's locals hold must not depend on packets.
+        self._task = task = HookTask(self._runner, hook, timeout, self._envelope, stream)
+        self._wait(task)
 
     def _wait(self, task: HookTask) -> None:
         try:
@@ -210,8 +203,8 @@ class StreamedContent:
         task, self._task = self._task, None
         if task is not None:
             self._context.counters.committing -= 1
-            task.stream.lose("the session has ended")  # for whoever else reads it
             task.kill()
+            task.stream.lose("the session has ended")  # for whoever else reads it
         for tap in self._taps:
             tap.close()
 

@@ -84,21 +84,27 @@ class HookRunner:
         Raises ConnectionLost when the hook was abandoned or its stream has broken off, GreenletExit when the greenlet
         was killed.
         """
+        answer: Answer
+        close = False
         self.begin(gevent.getcurrent(), timeout)
         try:
-            said = hook(*arguments)
-            if said is None or said.__class__ is str:
-                return said, False
-            raise TypeError(f"{hook.__name__} returned {said!r:.200}, where None or a str is wanted")
+            answer = hook(*arguments)
+            if answer is not None and answer.__class__ is not str:
+                raise TypeError(f"{hook.__name__} returned {answer!r:.200}, where None or a str is wanted")
         except ReplyError as refusal:
-            return refusal.reply, isinstance(refusal, Disconnect)
-        except (GreenletExit, StreamLost):
+            answer, close = refusal.reply, isinstance(refusal, Disconnect)
+        except GreenletExit:
+            raise
+        except StreamLost:
+            self.check_abandoned()
             raise
         except BaseException as error:
-            hooks = self._context.hooks
-            return hooks.failure(hook.__name__, self._session_id, error, *arguments, secret=secret), False
+            answer = self._context.hooks.failure(hook.__name__, self._session_id, error, *arguments, secret=secret)
         finally:
-            self.end()
+            self._context.hook_timer.watched.discard(self)
+        if self._abandoned:
+            raise ConnectionLost("abandoned")
+        return answer, close
 
     def check(self, hook: Hook, timeout: float, *arguments: Any, secret: str = "") -> CheckResult:
         """Call a check_ or get_ hook. A failure is a refusal (454 4.7.0); `secret` is kept out of its log line.
@@ -107,13 +113,13 @@ class HookRunner:
         """
         self.begin(gevent.getcurrent(), timeout)
         try:
-            return CheckResult(hook(*arguments))
+            result = CheckResult(hook(*arguments))
         except ReplyError as refusal:
             reply = refusal.reply
             # The reply is logged too.
             if len(secret) >= _SECRET_LENGTH and (text := masked(reply.text, secret)) != reply.text:
                 reply = Reply(reply.code, reply.enhanced, text)
-            return CheckResult(None, reply, isinstance(refusal, Disconnect))
+            result = CheckResult(None, reply, isinstance(refusal, Disconnect))
         except GreenletExit:
             raise
         except BaseException as error:
@@ -121,9 +127,11 @@ class HookRunner:
             withhold = hook.__name__ == "get_password"
             hooks, session_id = self._context.hooks, self._session_id
             reply = hooks.failure(hook.__name__, session_id, error, *arguments[:1], secret=secret, withhold=withhold)
-            return CheckResult(None, reply)
+            result = CheckResult(None, reply)
         finally:
             self.end()
+        self.check_abandoned()
+        return result
 
     def notify(self, hook: Hook, *arguments: Any) -> None:
         """Call a hook that decides nothing. A failure is logged. Raises GreenletExit only."""
@@ -131,7 +139,7 @@ class HookRunner:
         try:
             self._context.hooks.notify(hook, self._session_id, *arguments)
         finally:
-            self._context.hook_timer.watched.discard(self)
+            self.end()
 
     def begin(self, greenlet: Any, timeout: float) -> None:
         """The hook in `greenlet` is at work from now on, and has `timeout` seconds."""
@@ -141,10 +149,17 @@ class HookRunner:
         self._context.hook_timer.watched.add(self)
 
     def end(self) -> None:
-        """The hook is not at work any more. Raises ConnectionLost when it was abandoned."""
+        """The hook is not at work any more."""
         self._context.hook_timer.watched.discard(self)
+
+    def check_abandoned(self) -> None:
+        """Raise ConnectionLost if the hook was abandoned."""
         if self._abandoned:
             raise ConnectionLost("abandoned")
+
+    def another(self) -> HookRunner:
+        """Return a runner for a hook of the same session that runs beside others, with a deadline of its own."""
+        return HookRunner(self._context, self._session_id, self._protocol, self.transport)
 
     def expire(self) -> None:
         """The deadline has passed; called by the timer in the hub."""
@@ -172,19 +187,20 @@ class HookRunner:
 
 
 class HookTask:
-    """An `on_data` hook in a greenlet of its own. `ended`: whether it has returned, however that was.
+    """An `on_data` hook in a greenlet of its own, with a deadline of its own.
 
-    `result` is then what HookRunner.run returned, or None when that raised.
+    `ended` is whether it has returned, however that was; `result` is then what HookRunner.run returned, or None when
+    that raised. `killed` is whether it raised GreenletExit.
     """
 
-    __slots__ = ("_greenlet", "_runner", "_started", "_timeout", "ended", "result", "stream")
+    __slots__ = ("_greenlet", "_runner", "_started", "_timeout", "ended", "killed", "result", "stream")
 
     def __init__(self, runner: HookRunner, hook: Hook, timeout: float, envelope: Any, stream: ContentStream) -> None:
         """Start the hook; `wait` lets it work."""
-        self._runner = runner
+        self._runner = runner.another()
         self.stream = stream
         self._timeout = timeout
-        self._started = self.ended = False
+        self._started = self.ended = self.killed = False
         self.result: tuple[Answer, bool] | None = None
         self._greenlet: Any = gevent.spawn(self._run, hook, envelope)
 
@@ -193,8 +209,10 @@ class HookTask:
         self._started = True
         try:
             self.result = self._runner.run(hook, self._timeout, envelope, self.stream)
-        except (ConnectionLost, GreenletExit):
+        except ConnectionLost:
             pass
+        except GreenletExit:
+            self.killed = True
         finally:
             self.ended = True
             self.stream.paused.set()
@@ -202,15 +220,20 @@ class HookTask:
     def wait(self) -> None:
         """Wait until the hook asks its stream for more, or has ended. The hook has its whole timeout for that.
 
-        Raises ConnectionLost when the hook was abandoned.
+        It may have ended already: an exception of its own, such as a gevent.Timeout, can end it while it waits for the
+        client. Raises ConnectionLost when the hook was abandoned, GreenletExit when it was killed.
         """
-        if self._started:
-            self._runner.begin(self._greenlet, self._timeout)
-        try:
-            self.stream.paused.wait()
-        finally:
-            self._runner.end()
+        if not self.ended:
+            if self._started:
+                self._runner.begin(self._greenlet, self._timeout)
+            try:
+                self.stream.paused.wait()
+            finally:
+                self._runner.end()
+        self._runner.check_abandoned()
+        if self.killed:
+            raise GreenletExit
 
     def kill(self) -> None:
-        """End the hook wherever it is; does not wait for its end."""
-        self._greenlet.kill(block=False)
+        """End the hook wherever it is, and wait for that, but not for a hook that catches GreenletExit and goes on."""
+        self._greenlet.kill(timeout=_REMIND_INTERVAL)

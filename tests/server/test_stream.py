@@ -205,6 +205,110 @@ def in_memory(on_data: Callable[[Envelope, Stream], str | None] | None, taps: tu
     return memory
 
 
+ENDS_BY_ITSELF = """\
+import gevent
+from greenlet import GreenletExit
+from gsmtp import Handler
+class Inbox(Handler):
+    def on_data(self, envelope, stream):
+        what = envelope.sender.partition("@")[0]
+        if what == "exit":
+            raise GreenletExit
+        try:
+            with gevent.Timeout(0.2):
+                stream.read()
+        except gevent.Timeout:
+            print("timed out", flush=True)
+            if what == "returns":
+                return "part of it"
+            raise
+    def on_disconnect(self, session, reason):
+        print("gone:", reason, flush=True)
+"""
+
+
+@pytest.mark.parametrize(("how", "reply"), [("raises", "451 4.3.0 Internal"), ("returns", "250 2.0.0 part of it")])
+@pytest.mark.parametrize("then", ["the rest comes", "the client goes", "the worker stops"])
+def test_a_hook_that_ends_while_its_client_is_waited_for(
+    serve: Callable[..., Master], how: str, reply: str, then: str
+) -> None:
+    """An exception of the hook's own, thrown while its stream waits, ends neither the session nor hangs it."""
+    live = serve(code=ENDS_BY_ITSELF)
+    with live.connect() as talk:
+        talk.begin(sender=f"{how}@c.example")
+        talk.ask("DATA")
+        talk.send("one\r\n")
+        live.wait_for_log("timed out")
+        if then == "the rest comes":
+            talk.send("two\r\n.\r\n")
+            assert talk.reply().startswith(reply)
+            assert talk.ask("NOOP").startswith("250")
+        elif then == "the worker stops":
+            assert live.stop(signal.SIGINT) == 0
+    live.wait_for_log("gone:")
+    wait_for(lambda: "disconnect session=" in live.log, what="the end of the session")
+
+
+def test_a_hook_that_ends_its_greenlet_ends_the_session(serve: Callable[..., Master]) -> None:
+    live = serve(code=ENDS_BY_ITSELF)
+    with live.connect() as talk:
+        talk.begin(sender="exit@c.example")
+        talk.ask("DATA")
+        talk.send("one\r\n")
+        live.wait_for_log("gone: killed")
+
+
+TWO_AT_WORK = """\
+import gevent
+from gsmtp import Handler
+class Inbox(Handler):
+    def on_data(self, envelope, stream):
+        try:
+            with gevent.Timeout(0.2):
+                stream.read()
+        except gevent.Timeout:
+            gevent.sleep(0.6)
+            return "part of it"
+    def on_command(self, session, verb, argument):
+        gevent.sleep(30)
+"""
+
+
+def test_each_hook_has_a_deadline_of_its_own(serve: Callable[..., Master]) -> None:
+    """on_data ends while on_command, between two chunks, is at work: that one's deadline still passes."""
+    live = serve(code=TWO_AT_WORK, hook_timeout=1)
+    with live.connect() as talk:
+        talk.begin()
+        assert talk.ask("BDAT 5\r\none").startswith("250")
+        assert talk.ask("FOO").startswith("451 4.3.0 Timed out")
+
+
+GREENLETS = """\
+import gevent
+from gsmtp import Handler
+class Inbox(Handler):
+    def on_mail(self, envelope):
+        self.greenlet = gevent.getcurrent()
+    def on_data(self, envelope, stream):
+        stream.read()
+        return "the same" if gevent.getcurrent() is self.greenlet else "its own"
+"""
+
+
+@pytest.mark.parametrize("packets", [["one\r\n.\r\n"], ["one\r\n", "two\r\n.\r\n"]])
+def test_on_data_runs_in_a_greenlet_of_its_own_however_the_content_comes(
+    serve: Callable[..., Master], packets: list[str]
+) -> None:
+    live = serve(code=GREENLETS)
+    with live.connect() as talk:
+        talk.begin()
+        talk.ask("DATA")
+        for packet in packets:
+            talk.send(packet)
+            time.sleep(0.1)
+        assert talk.reply() == "250 2.0.0 its own"
+
+
 def test_a_stream_ends_with_its_session() -> None:
     streams: list[Stream] = []
 

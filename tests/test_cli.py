@@ -444,3 +444,25 @@ def test_workers(serve: Callable[..., Master]) -> None:
     workers = psutil.Process(live.process.pid).children()
     assert len(workers) == 4
     assert [len(worker.children()) for worker in workers] == [1, 1, 1, 1]  # what writes for the Maildir
+
+
+PLAIN = "from gsmtp import Handler\nclass Inbox(Handler):\n    def on_message(self, envelope, message): pass\n"
+
+
+def test_a_user_s_module_takes_no_place_of_the_worker_s_own(tmp_path: Path) -> None:
+    """The worker has imported its own modules before it looks into the handler's folder, or the master's current one."""
+    (tmp_path / "inbox.py").write_text(PLAIN)
+    # One that the worker imports and the master does not, which with -m has the current folder first itself.
+    (tmp_path / "resource.py").write_text("raise RuntimeError('not the one')\n")
+    for more in ([], ["-s", f"chdir={tmp_path}"]):
+        done = run("inbox:Inbox", "--check", "-b", "smtp://127.0.0.1:0", *more, directory=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_with_chdir_the_handler_is_sought_there_alone(tmp_path: Path) -> None:
+    (tmp_path / "inbox.py").write_text(PLAIN)
+    (tmp_path / "elsewhere").mkdir()
+    arguments = ["inbox:Inbox", "--check", "-b", "smtp://127.0.0.1:0"]
+    assert run(*arguments, directory=tmp_path).returncode == 0
+    done = run(*arguments, "-s", f"chdir={tmp_path}/elsewhere", directory=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "cannot load inbox:Inbox: No module named 'inbox'\n")

@@ -1,7 +1,7 @@
 """Answers and errors, kept for as long as they hold.
 
-Bounded in entries, and in octets by leaving out what is large: whoever chooses a domain chooses its records. It is not
-safe for threads by itself; Resolver has a lock.
+Bounded in entries and in octets: whoever chooses a domain chooses its records. It is not safe for threads by itself;
+Resolver has a lock.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from typing import Any
 from gsmtp.dns.answers import Answer, DnsError, Mx, NegativeAnswer, Tlsa
 
 Result = Answer[Any] | DnsError
-_LARGE = 4096
+# Octets that an entry may have on average; one alone may have more.
+_AVERAGE = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheSettings:
     """How many answers are kept, and for how many seconds at least and at most, whatever their TTL says.
 
-    entries           4096 take 2 MB with one short record each, and some 40 MB when all are as large as is allowed.
+    entries           4096 take 2 MB with one short record each, and 4 MB of records more at most.
     min_ttl           a name with a TTL of 0 would be looked up for each connection of a burst.
     max_ttl           a mistake that was mended is seen within an hour.
     min_negative_ttl  a client without a name is looked up once a minute at most.
@@ -40,13 +41,14 @@ class CacheSettings:
 
 
 class Cache:
-    """By name and kind. When it is full, the entry that was put in first makes room."""
+    """By name and kind. When it is full, the entries that were put in first make room."""
 
     def __init__(self, settings: CacheSettings | None = None, clock: Callable[[], float] = monotonic) -> None:
         self._settings = settings or CacheSettings()
         self._clock = clock
-        # (name, kind) -> (until when on the clock, what)
-        self._entries: dict[tuple[str, str], tuple[float, Result]] = {}
+        # (name, kind) -> (until when on the clock, what, octets)
+        self._entries: dict[tuple[str, str], tuple[float, Result, int]] = {}
+        self._octets = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -57,15 +59,21 @@ class Cache:
         return found[1] if found is not None and self._clock() < found[0] else None
 
     def put(self, name: str, kind: str, result: Result) -> None:
-        """Keep an answer or an error, unless it is too large."""
-        entries, key = self._entries, (name, kind)
-        entries.pop(key, None)
-        if _octets(result) > _LARGE:
+        """Keep an answer or an error, unless it alone is too large."""
+        entries, key, octets = self._entries, (name, kind), _octets(result)
+        most = self._settings.entries
+        self._remove(key)
+        if octets > most * _AVERAGE or most < 1:
             return
-        while len(entries) >= self._settings.entries > 0:
-            del entries[next(iter(entries))]
-        if self._settings.entries > 0:
-            entries[key] = self._clock() + self._lifetime(result), result
+        while entries and (len(entries) >= most or self._octets + octets > most * _AVERAGE):
+            self._remove(next(iter(entries)))
+        entries[key] = self._clock() + self._lifetime(result), result, octets
+        self._octets += octets
+
+    def _remove(self, key: tuple[str, str]) -> None:
+        removed = self._entries.pop(key, None)
+        if removed is not None:
+            self._octets -= removed[2]
 
     def _lifetime(self, result: Result) -> float:
         settings = self._settings

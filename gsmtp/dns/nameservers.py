@@ -7,9 +7,11 @@ stand in front of: on this machine, as a rule. dnspython waits on sockets: under
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
+from time import monotonic
 from typing import Any
 
 import dns.edns
@@ -66,6 +68,8 @@ class NameServers:
         resolver.timeout = server_timeout
         resolver.use_search_by_default = False
         resolver.set_flags(dns.flags.RD | dns.flags.AD)
+        # For servers that do not know EDNS: they answer FORMERR or NOTIMP (RFC 6891 7).
+        self._without_edns = copy.copy(resolver)
         resolver.use_edns(0, 0, _UDP_PAYLOAD)
 
     def query(self, name: str, kind: Kind, lifetime: float) -> Answer[Any]:
@@ -77,7 +81,7 @@ class NameServers:
         if not self._resolver.nameservers:
             raise TemporaryFailure(name, kind, "no name servers")
         try:
-            found = self._resolver.resolve(asked, kind, lifetime=lifetime, search=False, raise_on_no_answer=False)
+            found = self._resolve(asked, kind, monotonic() + lifetime)
         except dns.resolver.NXDOMAIN as error:
             response = error.kwargs["responses"][asked]
             raise NoSuchName(name, kind, ttl=_negative_ttl(response), authenticated=_authenticated(response)) from None
@@ -100,8 +104,21 @@ class NameServers:
             authenticated=_authenticated(response),
         )
 
+    def _resolve(self, name: dns.name.Name, kind: Kind, deadline: float) -> dns.resolver.Answer:
+        """Raises what dnspython raises."""
+        try:
+            left = deadline - monotonic()
+            return self._resolver.resolve(name, kind, lifetime=left, search=False, raise_on_no_answer=False)
+        except dns.resolver.NoNameservers as error:
+            if not _knows_no_edns(error):
+                raise
+        left = max(0.01, deadline - monotonic())
+        return self._without_edns.resolve(name, kind, lifetime=left, search=False, raise_on_no_answer=False)
+
 
 def _nameserver(text: str) -> dns.nameserver.Nameserver:
+    if text.startswith("[") and "%" in text:
+        raise ValueError(f"a name server's address has no zone: {text!r}")
     try:
         found = parse_address(text, 53)
     except ValueError:
@@ -146,6 +163,11 @@ def _is_bogus(error: dns.resolver.NoNameservers) -> bool:
         for option in response.options
         if isinstance(option, dns.edns.EDEOption)
     )
+
+
+def _knows_no_edns(error: dns.resolver.NoNameservers) -> bool:
+    responses = [each[4] for each in error.kwargs.get("errors", ()) if each[4] is not None]
+    return any(response.rcode() in (dns.rcode.FORMERR, dns.rcode.NOTIMP) for response in responses)
 
 
 def _told(error: dns.resolver.NoNameservers) -> str:

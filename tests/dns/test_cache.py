@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gsmtp.dns.answers import Answer, DnsError, LookupTimedOut, Mx, NoData, NoSuchName, TemporaryFailure, Tlsa
-from gsmtp.dns.cache import Cache, CacheSettings
+from gsmtp.dns.cache import Cache, CacheSettings, _octets
 
 
 class Clock:
@@ -72,8 +72,20 @@ def test_entries_are_bounded() -> None:
         (Mx(10, "n" * 200),) * 20,
     ],
 )
-def test_large_answers_are_not_kept(records: tuple[Any, ...]) -> None:
-    cache = Cache()
-    cache.put("a.example", "TXT", answer())
-    cache.put("a.example", "TXT", answer(records=records))
-    assert cache.get("a.example", "TXT") is None
+def test_octets_are_bounded(records: tuple[Any, ...]) -> None:
+    """A large answer has room among small ones, and makes others go. One that alone is too large is not kept."""
+    cache = Cache(CacheSettings(entries=10))
+    for number in range(9):
+        cache.put(f"{number}.example", "TXT", answer())
+    cache.put("a.example", "TXT", large := answer(records=records))
+    assert cache.get("a.example", "TXT") is large
+    assert len(cache) == 10
+    for number in range(3):
+        cache.put(f"large{number}.example", "TXT", answer(records=records))
+    fit = 10 * 1024 // _octets(large)
+    assert len(cache) == fit <= 2
+    assert cache.get("large2.example", "TXT") is not None
+    cache.put("large2.example", "TXT", answer())
+    cache.put("b.example", "TXT", answer(records=(b"x" * 10_200,)))
+    assert cache.get("b.example", "TXT") is None
+    assert len(cache) == fit

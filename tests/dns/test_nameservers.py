@@ -75,6 +75,15 @@ def test_records(serve: Serve) -> None:
     assert all(query.flags & dns.flags.AD and query.payload == 1232 for query in server.queries)
 
 
+def test_a_server_without_edns(serve: Serve) -> None:
+    """RFC 6891 7: it answers FORMERR, and is asked again without."""
+    server, backend = serve(edns=False)
+    assert backend.query("a.example.org", "AAAA", 10).records == (ip_address("2001:db8::1"),)
+    assert [query.edns for query in server.queries] == [0, -1]
+    with pytest.raises(NoSuchName):
+        backend.query("nowhere.example.net", "A", 10)
+
+
 def test_aliases(serve: Serve) -> None:
     _, backend = serve()
     found = backend.query("www.example.org", "AAAA", 10)

@@ -23,11 +23,18 @@ class NameServer:
     "garbage"   an answer that cannot be read.
     "failure"   SERVFAIL; "bogus" the same with the reason that DNSSEC validation failed.
     `asked` has the questions, with the transport of each. More than ten records do not go into one answer by UDP.
-    `soa` is the minimum TTL of negative answers, None for answers without an SOA.
+    Without `edns` a query that has it is answered FORMERR. `soa` is the minimum TTL of negative answers, None for
+    answers without an SOA.
     """
 
     def __init__(
-        self, zone: Zone, tcp: bool = True, ttl: int = 300, soa: int | None = None, authenticated: bool = False
+        self,
+        zone: Zone,
+        tcp: bool = True,
+        ttl: int = 300,
+        soa: int | None = None,
+        authenticated: bool = False,
+        edns: bool = True,
     ):
         self.asked: list[tuple[str, str, str]] = []
         self.queries: list[dns.message.Message] = []
@@ -35,6 +42,7 @@ class NameServer:
         self._ttl = ttl
         self._soa = soa
         self._authenticated = authenticated
+        self._edns = edns
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._tcp = socket.socket()
         while True:  # the same port for both
@@ -93,6 +101,12 @@ class NameServer:
         name, kind = question.name.to_text().lower(), dns.rdatatype.to_text(question.rdtype)
         self.asked.append((name, kind, transport))
         self.queries.append(query)
+        if query.edns >= 0 and not self._edns:
+            plain = dns.message.from_wire(data)
+            plain.use_edns(False)
+            refusal = dns.message.make_response(plain)
+            refusal.set_rcode(dns.rcode.FORMERR)
+            return refusal.to_wire()
         found = self._zone.get((name, kind))
         if found == "silence":
             return None

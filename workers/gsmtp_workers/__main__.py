@@ -3,8 +3,8 @@
 FD is the descriptor of the worker's config. gevent's monkey patch comes before every import that it must precede: only
 json, os and sys are imported earlier. The master's sys.path, which is in the config, then takes the place of this
 process' own, so both find the same packages, however the master found them (a checkout, an editable install, PYTHONPATH
-with relative folders). During the patch the master's folders come last, so no module of the user's can take the place
-of one that gevent needs.
+with relative folders). Until the worker's own modules are imported the master's folders come last, so no module of the
+user's can take the place of one that they need.
 """
 
 import json
@@ -24,8 +24,8 @@ if __name__ == "__main__":
     from gevent import monkey
 
     monkey.patch_all()
-    sys.path[:] = path
 
     from gsmtp_workers.main import main
 
+    sys.path[:] = path
     sys.exit(main(fd))

@@ -15,7 +15,7 @@ from gsmtp_workers.config import SocketAddress
 from gsmtp_workers.identity import resolve_identity
 from gsmtp_workers.plan import Plan, PlanError, Role
 from gsmtp_workers.scoreboard import anonymous_file
-from gsmtp_workers.sockets import BoundListener, bind_all, check_all
+from gsmtp_workers.sockets import BoundListener, bind_all, check_all, unbind
 
 
 class Generation:
@@ -24,7 +24,7 @@ class Generation:
     number       counts the generations of a run, from 0.
     bound        the listeners of all roles, in the plan's order; empty in a check. They stay the caller's to close.
     environment  what the workers get as theirs.
-    path         the master's sys.path, absolute.
+    path         the master's sys.path, absolute, without the folder of its script or its current one.
     """
 
     def __init__(self, number: int, plan: Plan, checking: bool = False) -> None:
@@ -36,21 +36,21 @@ class Generation:
         self.plan = plan
         self.checking = checking
         self.identity = resolve_identity(plan)
-        self.path = tuple(os.path.abspath(entry) for entry in sys.path)
+        self.path = tuple(_path(plan))
         self.environment = {
             "MALLOC_ARENA_MAX": "2",  # otherwise each native thread has an arena of its own, and fragments there
             "GEVENT_TRACK_GREENLET_TREE": "0",  # otherwise every greenlet holds the stack that spawned it
             **os.environ,
         }
-        self.files = _read_files(plan)
         self.bound: list[BoundListener] = []
+        if checking:
+            check_all(plan.listeners)
+        else:
+            self.bound = bind_all(plan.listeners)
         try:
-            if checking:
-                check_all(plan.listeners)
-            else:
-                self.bound = bind_all(plan.listeners)
+            self.files = _read_files(plan)
         except BaseException:
-            self.close()
+            unbind(self.bound)
             raise
 
     def listeners(self, role: Role) -> tuple[tuple[int, SocketAddress], ...]:
@@ -66,6 +66,20 @@ class Generation:
         files, self.files = self.files, ()
         for _, fd in files:
             os.close(fd)
+
+
+def _path(plan: Plan) -> list[str]:
+    """Return the workers' sys.path.
+
+    The interpreter puts the script's folder first, or the current one with -m. It stays only if a service is imported
+    from there, as in a checkout: a module of the user's there must not take the place of another's.
+    """
+    path = [os.path.abspath(entry) for entry in sys.path]
+    if not sys.flags.safe_path and path:
+        packages = {"gsmtp_workers", *(role.factory.partition(":")[0].partition(".")[0] for role in plan.roles)}
+        if not any(os.path.exists(os.path.join(path[0], package + end)) for package in packages for end in ("", ".py")):
+            del path[0]
+    return path
 
 
 def _read_files(plan: Plan) -> tuple[tuple[str, int], ...]:

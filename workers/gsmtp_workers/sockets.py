@@ -70,10 +70,10 @@ def bind_all(listeners: Sequence[Listener]) -> list[BoundListener]:
         for listener in listeners:
             bound.append(_bind(listener, listeners))
     except OSError as error:
-        _undo(bound)
+        unbind(bound)
         raise BindError(listener.name, _reason(error)) from None
     except BindError:
-        _undo(bound)
+        unbind(bound)
         raise
     return bound
 
@@ -275,7 +275,8 @@ def _remove_stale(name: str, path: str) -> None:
     raise BindError(name, os.strerror(errno.EADDRINUSE))
 
 
-def _undo(bound: Sequence[BoundListener]) -> None:
+def unbind(bound: Sequence[BoundListener]) -> None:
+    """Close listeners that nobody has been told of, and remove their files."""
     for item in bound:
         item.remove_file()
         item.socket.close()

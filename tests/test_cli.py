@@ -450,7 +450,7 @@ PLAIN = "from gsmtp import Handler\nclass Inbox(Handler):\n    def on_message(se
 
 
 def test_a_user_s_module_takes_no_place_of_the_worker_s_own(tmp_path: Path) -> None:
-    """The worker has imported its own modules before it looks into the handler's folder, or the master's current one."""
+    """The worker has imported its own modules before it looks into the handler's folder, or the current one."""
     (tmp_path / "inbox.py").write_text(PLAIN)
     # One that the worker imports and the master does not, which with -m has the current folder first itself.
     (tmp_path / "resource.py").write_text("raise RuntimeError('not the one')\n")

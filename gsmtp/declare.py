@@ -54,7 +54,8 @@ class Table:
     """A base class whose subclasses are frozen dataclasses with keyword arguments.
 
     Their methods stand here once. `dataclass` would write them for each subclass, which takes a millisecond for a
-    large one, each time that a master or a worker starts.
+    large one, each time that a master or a worker starts. Raises TypeError for a keyword that is no field, and
+    dataclasses.FrozenInstanceError for an assignment.
     """
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
